@@ -1,0 +1,1 @@
+"""RLHF as a library: feedback, models, training, evaluation and registry logic, free of any orchestrator."""

@@ -1,0 +1,21 @@
+"""The errors a user can cause. Each message is one sentence that names the key or record and the remedy."""
+
+
+class RLHFError(Exception):
+    """Base of every error whose message is meant for the user; the command line prints it without a trace."""
+
+
+class ConfigError(RLHFError):
+    """A setting is missing, unknown or contradicts another."""
+
+
+class DataError(RLHFError):
+    """Feedback that cannot be read, recognised or used."""
+
+
+class ModelError(RLHFError):
+    """A model or tokenizer that is absent, damaged or of the wrong kind."""
+
+
+class TrainingError(RLHFError):
+    """Training that cannot go on: non-finite loss, a checkpoint of other settings, nothing left to train on."""
