@@ -1,0 +1,1 @@
+"""How each artifact type is stored and what the dashboard shows of it. No pickle anywhere."""

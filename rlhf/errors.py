@@ -18,4 +18,13 @@ class ModelError(RLHFError):
 
 
 class TrainingError(RLHFError):
-    """Training that cannot go on: non-finite loss, a checkpoint of other settings, nothing left to train on."""
+    """Training that cannot go on: non-finite loss, a checkpoint of other settings, nothing left to train
+    on."""
+
+
+class EvaluationError(RLHFError):
+    """A judgement that cannot be made: no prompts, a reward that is not a finite number, unequal answers."""
+
+
+class PromotionError(RLHFError):
+    """A registry move that is refused: the champion changed, or the decision is about another model."""

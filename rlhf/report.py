@@ -10,10 +10,13 @@ Cell = str | int | float | bool | None
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;margin-bottom:.2rem} h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #d8dee8}
-table{border-collapse:collapse;margin:.8rem 0;font-size:.92em} th,td{border:1px solid #d8dee8;padding:.3rem .6rem;
-text-align:left;vertical-align:top} th{background:#f2f5f9} td.n{text-align:right;font-variant-numeric:tabular-nums}
-td{white-space:pre-wrap;overflow-wrap:anywhere} p.note{color:#5a6675} figure{margin:1rem 0} svg{max-width:100%;height:auto}
+h1{font-size:1.5rem;margin-bottom:.2rem}
+h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #d8dee8}
+table{border-collapse:collapse;margin:.8rem 0;font-size:.92em}
+th,td{border:1px solid #d8dee8;padding:.3rem .6rem;text-align:left;vertical-align:top}
+th{background:#f2f5f9} td{white-space:pre-wrap;overflow-wrap:anywhere}
+td.n{text-align:right;font-variant-numeric:tabular-nums}
+p.note{color:#5a6675} figure{margin:1rem 0} svg{max-width:100%;height:auto}
 """
 
 
@@ -69,8 +72,8 @@ class ReportBuilder:
         """The page as a whole."""
         subtitle = f'<p class="note">{html.escape(self.subtitle)}</p>' if self.subtitle else ""
         page = (
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
-            f"<style>{_STYLE}</style></head><body><h1>{html.escape(self.title)}</h1>{subtitle}"
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style></head><body><h1>{html.escape(self.title)}</h1>{subtitle}"
             f"{''.join(self._parts)}</body></html>"
         )
         return Report(self.title, self.data, page)

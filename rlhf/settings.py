@@ -1,4 +1,5 @@
-"""The base of every stage's settings: unknown keys are errors, values are immutable, fields carry their help."""
+"""The base of every stage's settings: unknown keys are errors, values are immutable, fields carry their
+help."""
 
 from pydantic import BaseModel, ConfigDict
 

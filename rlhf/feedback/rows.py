@@ -1,4 +1,5 @@
-"""The annotation row: the one shape into which every feedback source is read, before anything is aggregated."""
+"""The annotation row: the one shape into which every feedback source is read, before anything is
+aggregated."""
 
 import hashlib
 import json
@@ -33,7 +34,8 @@ def sha256_of(value: Any) -> str:
 
 
 def prompt_hash(prompt: Iterable[Message]) -> str:
-    """Identity of a prompt: equal for equal turns up to surrounding whitespace. Splits and folds hang on it."""
+    """Identity of a prompt: equal for equal turns up to surrounding whitespace. Splits and folds hang on
+    it."""
     return sha256_of([[m["role"], m["content"].strip()] for m in prompt])
 
 

@@ -65,6 +65,11 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> li
     return [*ids, tokenizer.eos_token_id]
 
 
+def encode_conversation(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str) -> list[int]:
+    """Token ids of a prompt with its finished completion: what a reward model is trained on and scores."""
+    return [*encode_prompt(tokenizer, prompt), *encode_completion(tokenizer, completion)]
+
+
 def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """Text of generated ids without special tokens and surrounding whitespace."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()

@@ -1,7 +1,8 @@
 """A model as a directory: safetensors, tokenizer, settings and curves, valid once its manifest is there.
 
-The digest names the content (weights, tokenizer, configuration and training settings) and nothing else: not the
-path, not the time, not the curves, which hold throughput. It is taken before the directory is moved anywhere.
+The digest names the content (weights, tokenizer, configuration and training settings) and nothing else: not
+the path, not the time, not the curves, which hold throughput. It is taken before the directory is moved
+anywhere.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from rlhf.errors import ModelError
 from rlhf.feedback.rows import canonical_json
 
-ModelKind = Literal["causal-lm", "reward-model", "adapter"]
+ModelKind = Literal["causal-lm", "reward-model", "adapter", "encoder"]
 Curves = Mapping[str, list[tuple[int, float]]]
 
 MANIFEST = "manifest.json"

@@ -1,0 +1,50 @@
+# Set-up and the jobs of every day. `make run` and `make test` need nothing done before.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CONFIG ?= support_desk
+
+# CPU threads wait passively and number one unless a stage asks for more: spinning barriers of two
+# processes on the same cores cost more than a second thread gains.
+export OMP_WAIT_POLICY ?= passive
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test test-ui ui lint clean distclean install
+
+run: $(READY)
+	$(BIN)/rlhf run $(CONFIG)
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not ui"
+
+test-ui: $(READY)
+	$(BIN)/python -m pytest -m ui
+
+ui: $(READY)
+	$(BIN)/rlhf ui
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+install: $(READY)
+
+# The stamp is newer than what it was made from, so a second `make` installs nothing.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "Python 3.11, 3.12 or 3.13 is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+	touch $(READY)
+
+clean:
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# Also the environment and every run, model and registry entry.
+distclean: clean
+	rm -rf $(VENV) .rlhf

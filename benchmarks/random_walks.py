@@ -1,0 +1,180 @@
+"""Random walks: does PPO find shortest paths in a graph after seeing only random ones? Optimality is exact.
+
+The task is that of Chen et al. 2021 (Decision Transformer, arXiv:2106.01345, section 4.1) as trlX popularised it: a
+directed graph of 21 nodes with one absorbing goal; a prompt is a start node, a completion the walk to the goal. A
+small Llama is first trained on random walks (supervised), then by PPO with the walk's optimality as the reward.
+
+Usage: ``python benchmarks/random_walks.py [--seeds 3] [--updates 30]``. One thread, no download.
+"""
+
+import argparse
+import string
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rlhf.models.chat import Prompt
+from rlhf.models.length_buckets import right_padded
+from rlhf.models.settings_generation import GenerationSettings
+from rlhf.training.ppo.result import PPOResult
+from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.ppo.trainer import train_ppo
+
+NODES = 21
+LONGEST_WALK = 10
+LETTERS = string.ascii_lowercase[:NODES]
+GOAL = 0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A directed graph whose goal can be reached from everywhere within ``LONGEST_WALK`` nodes."""
+
+    edges: np.ndarray
+    """[nodes, nodes] bool."""
+    shortest: tuple[int, ...]
+    """Nodes on the shortest walk from each node to the goal, both ends counted."""
+
+    @classmethod
+    def random(cls, seed: int, edge_probability: float = 0.1) -> "Graph":
+        """Draw graphs until one has a way to the goal from every node."""
+        draw = np.random.default_rng(seed)
+        while True:
+            edges = draw.random((NODES, NODES)) < edge_probability
+            np.fill_diagonal(edges, False)
+            edges[GOAL] = False
+            distance = np.full(NODES, LONGEST_WALK + 1)
+            distance[GOAL] = 1
+            for _ in range(LONGEST_WALK):
+                through = np.where(edges, distance[None, :], LONGEST_WALK + 1).min(axis=1) + 1
+                distance = np.minimum(distance, through)
+            if (distance < LONGEST_WALK).all():
+                return cls(edges, tuple(int(d) for d in distance))
+
+    def walks(self, count: int, seed: int) -> list[str]:
+        """Random walks from random starts, cut at ``LONGEST_WALK`` nodes; not all reach the goal."""
+        draw = np.random.default_rng(seed)
+        found = []
+        for _ in range(count):
+            walk = [int(draw.integers(1, NODES))]
+            while walk[-1] != GOAL and len(walk) < LONGEST_WALK:
+                walk.append(int(draw.choice(np.flatnonzero(self.edges[walk[-1]]))))
+            found.append("".join(LETTERS[i] for i in walk))
+        return found
+
+    def optimality(self, start: str, completion: str) -> float:
+        """1 for a shortest walk, 0 for one that takes a missing edge or does not arrive, linear in between."""
+        walk = [LETTERS.index(start)]
+        for letter in completion.replace(" ", ""):
+            node = LETTERS.find(letter)
+            if node < 0 or not self.edges[walk[-1], node]:
+                return 0.0
+            walk.append(node)
+            if node == GOAL:
+                break
+        shortest = self.shortest[walk[0]]
+        return max(0.0, (LONGEST_WALK - len(walk)) / (LONGEST_WALK - shortest)) if walk[-1] == GOAL else 0.0
+
+    def reward(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        """Optimality, as a ``Reward``."""
+        return [self.optimality(str(p), c) for p, c in zip(prompts, completions, strict=True)]
+
+
+def letter_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per letter."""
+    words = ["<pad>", "<s>", "</s>", *LETTERS]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def supervised_policy(graph: Graph, path: Path, *, seed: int, steps: int = 150) -> Path:
+    """Train a small Llama on random walks and save it with its tokenizer."""
+    torch.manual_seed(seed)
+    tokenizer = letter_tokenizer()
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=176, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=32, pad_token_id=0,
+            bos_token_id=1, eos_token_id=2,
+        )
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
+    rows = [[*tokenizer(walk)["input_ids"], tokenizer.eos_token_id] for walk in graph.walks(1000, seed)]
+    draw = np.random.default_rng(seed)
+    for _ in range(steps):
+        ids, lengths = right_padded([rows[i] for i in draw.integers(0, len(rows), 100)], pad_id=0)
+        real = torch.arange(1, ids.shape[1]) < lengths[:, None]
+        loss = F.cross_entropy(model(ids).logits[:, :-1][real], ids[:, 1:][real])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def random_walks_settings(updates: int, seed: int) -> PPOSettings:
+    """PPO for this task: a tiny network wants learning rates a thousand times those for pretrained models."""
+    return PPOSettings(
+        updates=updates,
+        rollout_batch_size=128,
+        epochs=4,
+        mini_batches=2,
+        generation=GenerationSettings(max_new_tokens=LONGEST_WALK),
+        learning_rate=2e-3,
+        critic_learning_rate=3e-3,
+        kl_coefficient=0.01,
+        missing_eos_penalty=None,
+        evaluate_every=10,
+        selection_kl_coefficient=0.0,
+        checkpoint_every=updates,
+        precision="fp32",
+        seed=seed,
+    )
+
+
+def learn_random_walks(folder: Path, *, seed: int, updates: int) -> PPOResult:
+    """Supervised training and PPO in ``folder``; the dev prompts are all start nodes, several times."""
+    graph = Graph.random(seed)
+    policy = supervised_policy(graph, folder / "supervised", seed=seed)
+    starts = list(LETTERS[1:])
+    return train_ppo(
+        policy,
+        graph.reward,
+        starts,
+        random_walks_settings(updates, seed),
+        output_dir=folder / "ppo",
+        dev_prompts=starts * 10,
+    )
+
+
+def main() -> None:
+    """Print optimality by update for each seed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=30)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in range(args.seeds):
+        start = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            result = learn_random_walks(Path(folder), seed=seed, updates=args.updates)
+        curve = "  ".join(f"{e.update}: {e.reward:.3f}" for e in result.evaluations)
+        print(f"seed {seed}  optimality by update  {curve}  ({time.process_time() - start:.0f} CPU s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The ``rlhf`` command. Each subcommand is a few lines over a function that scripts can call as well."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ops import environment
+
+environment.configure()  # before anything imports ZenML, MLflow or torch
+
+import click  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from rlhf.errors import RLHFError  # noqa: E402
+
+
+class _Group(click.Group):
+    """Ends with one sentence and exit status 1 instead of a stack trace when the user can mend the cause."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RLHFError as error:
+            _fail(str(error))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--verbose", is_flag=True, help="Log what happens in detail.")
+def main(verbose: bool) -> None:
+    """RLHF as a versioned pipeline: human feedback in, a champion policy out."""
+    if verbose:
+        os.environ["ZENML_LOGGING_VERBOSITY"] = "DEBUG"  # ZenML sets the root logger up when it is imported
+
+
+@main.command()
+def ls() -> None:
+    """List the shipped configs: what each does, needs and takes."""
+    from ops.run_config import shipped_configs
+
+    table = Table("config", "what it does", "needs", "takes", show_lines=True)
+    for card in shipped_configs():
+        table.add_row(card.name, card.summary, card.needs, card.takes)
+    Console().print(table)
+
+
+@main.command()
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+def cp(name: str, path: Path) -> None:
+    """Copy the config NAME to PATH, to be changed there."""
+    from ops.run_config import find_config
+
+    source = find_config(name)
+    target = path / source.name if path.is_dir() else path
+    if target.exists():
+        _fail(f"{target} exists already; choose another path or remove it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(source.read_bytes())
+    click.echo(f"Copied to {target}. Change it and start it with: rlhf run {target}")
+
+
+@main.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+def validate(config: str, overrides: tuple[str, ...]) -> None:
+    """Check CONFIG (a name or a path) and say everything that is wrong with it."""
+    from ops.run_config import apply_overrides, find_config, read_config
+    from ops.run_config import validate as problems_of
+
+    path = find_config(config)
+    problems = problems_of(apply_overrides(read_config(path), overrides))
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    if problems:
+        _fail(f"{len(problems)} problem{'s' * (len(problems) > 1)} in {path}.")
+    click.echo(f"{path} is valid.")
+
+
+@main.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+@click.option("--keep-stack", is_flag=True, help="Run on the active stack instead of rlhf-local.")
+def run(config: str, overrides: tuple[str, ...], keep_stack: bool) -> None:
+    """Run CONFIG (a name or a path), with settings overridden as key.path=value."""
+    from ops import launch
+    from ops.summary import print_summary
+
+    try:
+        finished = launch.run(config, overrides, stack=not keep_stack)
+    except RLHFError:
+        raise
+    except Exception as error:
+        # ZenML has already logged the trace of the failed step; the last word is for the user.
+        _fail(launch.explain(error))
+    print_summary(finished.id, Console())
+    if finished.status != "completed":
+        _fail(f"The run {finished.name} ended as {finished.status}.")
+
+
+@main.command()
+@click.option("--limit", default=20, show_default=True, help="How many runs to show.")
+def runs(limit: int) -> None:
+    """List the latest pipeline runs with their outcome and where their curves are."""
+    from ops.summary import runs_table
+
+    Console().print(runs_table(limit))
+
+
+@main.command()
+@click.option("--zenml-port", default=8237, show_default=True)
+@click.option("--mlflow-port", default=5000, show_default=True)
+def ui(zenml_port: int, mlflow_port: int) -> None:
+    """Serve the ZenML and MLflow UIs on this machine until interrupted."""
+    from ops.ui import serve
+
+    serve(zenml_port=zenml_port, mlflow_port=mlflow_port)
+
+
+@main.command()
+def env() -> None:
+    """Print shell exports for using `zenml` and `mlflow` directly: eval "$(rlhf env)"."""
+    click.echo(environment.shell_exports())
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {_escape(message)}", soft_wrap=True)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.exit(1)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

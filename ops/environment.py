@@ -1,0 +1,112 @@
+"""The process environment: where state lives, what stays off, how CPU threads wait.
+
+Everything the product writes is under one folder, ``.rlhf`` in the checkout (or ``$RLHF_HOME``); nothing in
+the user's home is touched. Must run before ZenML, MLflow or torch are imported, since they read these
+variables at import. A value the user has already set is kept.
+"""
+
+import os
+import secrets
+import shlex
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = PROJECT_ROOT / "configs"
+ZENML_UI = "http://127.0.0.1:8237"
+MLFLOW_UI = "http://127.0.0.1:5000"
+
+_ALWAYS = {
+    # Nothing phones home.
+    "ZENML_ANALYTICS_OPT_IN": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ARGILLA_ENABLE_TELEMETRY": "0",
+    "DO_NOT_TRACK": "1",
+    # No artifact is ever unpickled.
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # Spinning barriers cut a small model's throughput to a fifteenth when the machine is shared.
+    "OMP_WAIT_POLICY": "passive",
+    # One thread to begin with; a stage that gains from more asks torch for them.
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    # ZenML's boxed tracebacks bury the one sentence a user needs.
+    "ZENML_ENABLE_RICH_TRACEBACK": "false",
+    "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
+    "AUTO_OPEN_DASHBOARD": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    # An unreachable tracking server must not hold training up: metrics are queued and sent later.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+}
+
+
+def home() -> Path:
+    """The state folder: ``$RLHF_HOME``, or ``.rlhf`` in the checkout."""
+    return Path(os.environ.get("RLHF_HOME", PROJECT_ROOT / ".rlhf")).resolve()
+
+
+def configure() -> dict[str, str]:
+    """Set what is not set yet and create the state folder.
+
+    Returns:
+        Every variable that now holds, for ``rlhf env`` to print.
+    """
+    state = home()
+    state.mkdir(parents=True, exist_ok=True)
+    # ZenML looks for `.zen` to find a repository; here it finds it inside the state folder.
+    (state / ".zen").mkdir(exist_ok=True)
+    wanted = {
+        **_ALWAYS,
+        "RLHF_HOME": str(state),
+        "ZENML_CONFIG_PATH": str(state / "zenml"),
+        "ZENML_LOCAL_STORES_PATH": str(state / "zenml-stores"),
+        "ZENML_REPOSITORY_PATH": str(state),
+        "ZENML_CUSTOM_SOURCE_ROOT": str(PROJECT_ROOT),
+        "ZENML_SECRETS_STORE_ENCRYPTION_KEY": _encryption_key(state / "secrets.key"),
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    return {name: os.environ[name] for name in wanted}
+
+
+def shell_exports() -> str:
+    """``export`` lines for a POSIX shell, the virtual environment's commands first on the path."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(configure().items())]
+    binaries = PROJECT_ROOT / ".venv" / "bin"
+    if binaries.is_dir():
+        lines.append(f'export PATH={shlex.quote(str(binaries))}:"$PATH"')
+    return "\n".join(lines)
+
+
+def mlflow_database() -> Path:
+    """The sqlite file of the local MLflow tracking server and registry."""
+    return home() / "mlflow" / "mlflow.db"
+
+
+def mlflow_artifacts() -> Path:
+    """Where the local MLflow keeps run artifacts (texts and reports; weights stay in the artifact store)."""
+    return home() / "mlflow" / "artifacts"
+
+
+def artifact_store() -> Path:
+    """The local ZenML artifact store."""
+    return home() / "artifacts"
+
+
+def scratch() -> Path:
+    """Training output before it becomes an artifact; on the artifact store's file system, so moving is a
+    rename."""
+    return home() / "scratch"
+
+
+def _encryption_key(file: Path) -> str:
+    """A random key for ZenML's secret store, made once and readable by the owner only."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return file.read_text().strip()
+    with os.fdopen(descriptor, "w") as stream:
+        key = secrets.token_hex(32)
+        stream.write(key)
+    return key

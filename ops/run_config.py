@@ -1,0 +1,301 @@
+"""Run configs: reading, overriding and validating them before ZenML, which ignores unknown keys, sees them.
+
+A run config is ZenML's own YAML: its top-level keys are ZenML's, and ``parameters`` holds the arguments of
+the pipeline function, one block per stage. The pipeline's signature is the only schema.
+"""
+
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from ops.environment import CONFIGS
+from rlhf.errors import ConfigError
+
+_ENVIRONMENT_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a config."""
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}"
+
+
+@dataclass(frozen=True)
+class ConfigCard:
+    """What a config's header says of it."""
+
+    name: str
+    path: Path
+    summary: str
+    needs: str
+    takes: str
+
+
+def shipped_configs() -> list[ConfigCard]:
+    """The configs in ``configs/``, by name."""
+    return [config_card(path) for path in sorted(CONFIGS.glob("*.yaml"))]
+
+
+def config_card(path: Path) -> ConfigCard:
+    """Read ``# summary:``, ``# needs:`` and ``# takes:`` from a config's leading comment."""
+    header: dict[str, str] = {}
+    key = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        text = line.lstrip("# ").rstrip()
+        name, colon, rest = text.partition(":")
+        if colon and name in {"summary", "needs", "takes", "measured"}:
+            key = name
+            header[key] = rest.strip()
+        elif text and key:
+            header[key] += f" {text}"
+        else:
+            key = ""
+    return ConfigCard(
+        path.stem, path, header.get("summary", ""), header.get("needs", ""), header.get("takes", "")
+    )
+
+
+def find_config(name_or_path: str) -> Path:
+    """A shipped config by name, or a file.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    for candidate in (CONFIGS / f"{name_or_path}.yaml", Path(name_or_path)):
+        if candidate.is_file():
+            return candidate
+    names = [card.name for card in shipped_configs()]
+    raise ConfigError(
+        f"There is no config {name_or_path!r}{_nearest(name_or_path, names)}; `rlhf ls` lists the names, and "
+        "a path to a YAML file works too."
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The YAML of a run config, as it stands.
+
+    Raises:
+        ConfigError: the file is not a YAML mapping.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(
+            f"{path} must hold a mapping with a `parameters:` block; see configs/support_desk.yaml."
+        )
+    return loaded
+
+
+def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Set ``key.path=value`` pairs on a copy of the config.
+
+    A path starts at the pipeline's parameters (``sft.epochs=1``) unless its first word is a key of ZenML's
+    (``enable_cache=false``, ``steps.train_sft.retry.max_retries=2``). Values are YAML; numbers index lists.
+
+    Raises:
+        ConfigError: a pair without ``=``, or a path through something that is not a mapping or list.
+    """
+    result = yaml.safe_load(yaml.safe_dump(dict(config)))
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"{override!r} is not an override; write it as key.path=value.")
+        parts = path.split(".")
+        if parts[0] not in zenml_keys():
+            parts = ["parameters", *parts]
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"The value of {path!r} is not YAML: {text!r}.") from error
+        _set(result, parts, value, path)
+    return result
+
+
+def _set(node: Any, parts: list[str], value: Any, path: str) -> None:
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise ConfigError(f"{path}: {part!r} is not an index of the {len(node)} entries there.")
+            index: Any = int(part)
+        elif isinstance(node, dict):
+            index = part
+        else:
+            raise ConfigError(f"{path}: {'.'.join(parts[:position])!r} is a value, not a block.")
+        if last:
+            node[index] = value
+            return
+        if isinstance(node, dict) and node.get(index) is None:
+            node[index] = {}
+        node = node[index]
+
+
+def validate(config: Mapping[str, Any]) -> list[Problem]:
+    """Everything that is wrong with a config, each with its key and remedy. Reads no data and loads no
+    model."""
+    known = zenml_keys()
+    parameters = config.get("parameters")
+    problems = [
+        Problem(
+            key, f"unknown key{_nearest(key, [*known, *parameters_model().model_fields])}; {_placement(key)}"
+        )
+        for key in config
+        if key not in known
+    ]
+    config, missing = substitute_environment(config)
+    problems += missing
+    if not isinstance(parameters, dict):
+        return [*problems, Problem("parameters", "missing; put the stages' settings under it")]
+    try:
+        validated = parameters_model().model_validate(config["parameters"])
+    except ValidationError as error:
+        return [*problems, *_from_pydantic(error)]
+    problems += _contradictions(validated)
+    if not problems:
+        problems += _unknown_steps(config, validated)
+    return problems
+
+
+def checked(config: Mapping[str, Any]) -> BaseModel:
+    """The validated parameters.
+
+    Raises:
+        ConfigError: with every problem, one to a line.
+    """
+    problems = validate(config)
+    if problems:
+        raise ConfigError("\n".join(map(str, problems)))
+    return parameters_model().model_validate(substitute_environment(config)[0]["parameters"])
+
+
+def parameters_model() -> type[BaseModel]:
+    """The pipeline function's signature as a pydantic model."""
+    from pipelines.rlhf_pipeline import rlhf_pipeline
+
+    function = rlhf_pipeline.entrypoint
+    hints = get_type_hints(function)
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+    return create_model("Parameters", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def zenml_keys() -> list[str]:
+    """Top-level keys that ZenML understands."""
+    from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+
+    return list(PipelineRunConfiguration.model_fields)
+
+
+def substitute_environment(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """``${NAME}`` in strings replaced by the environment's value, and a problem for each that is not set."""
+    problems: list[Problem] = []
+
+    def walk(node: Any, key: str) -> Any:
+        if isinstance(node, dict):
+            return {k: walk(v, f"{key}.{k}" if key else str(k)) for k, v in node.items()}
+        if isinstance(node, list):
+            return [walk(v, f"{key}.{i}") for i, v in enumerate(node)]
+        if isinstance(node, str):
+            for name in _ENVIRONMENT_VARIABLE.findall(node):
+                if name not in os.environ:
+                    problems.append(Problem(key, f"the environment variable {name} is not set; export it"))
+            return _ENVIRONMENT_VARIABLE.sub(lambda m: os.environ.get(m[1], m[0]), node)
+        return node
+
+    return walk(dict(config), ""), problems
+
+
+def _contradictions(parameters: BaseModel) -> list[Problem]:
+    values = dict(parameters)
+    problems = []
+    if values["base_model"] is not None and values["pretrain"] is not None:
+        problems.append(Problem("parameters.pretrain", "contradicts base_model; keep one of the two"))
+    if values["datasets"].folds < 2:
+        problems.append(
+            Problem(
+                "parameters.datasets.folds", "the proxy and the selection model need a fold each; set it to 2"
+            )
+        )
+    return problems
+
+
+def _unknown_steps(config: Mapping[str, Any], parameters: BaseModel) -> list[Problem]:
+    if not config.get("steps"):
+        return []
+    from pipelines.rlhf_pipeline import rlhf_pipeline
+
+    wired = rlhf_pipeline.copy()
+    wired.prepare(**dict(parameters))
+    return [
+        Problem(f"steps.{name}", f"no such step{_nearest(name, list(wired.invocations))}")
+        for name in config["steps"]
+        if name not in wired.invocations
+    ]
+
+
+def _from_pydantic(error: ValidationError) -> list[Problem]:
+    problems = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        key = ".".join(["parameters", *location])
+        if item["type"] == "extra_forbidden":
+            siblings = _fields_at(parameters_model(), location[:-1])
+            problems.append(Problem(key, f"unknown key{_nearest(location[-1], siblings)}"))
+        elif item["type"] == "missing":
+            problems.append(Problem(key, "missing; it has no default"))
+        else:
+            problems.append(
+                Problem(key, f"{item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})")
+            )
+    return problems
+
+
+def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys that a block knows, by its place in the parameters."""
+    models: list[type[BaseModel]] = [model]
+    for part in location:
+        inner: list[type[BaseModel]] = []
+        for candidate in models:
+            if part in candidate.model_fields:
+                inner += _models_in(candidate.model_fields[part].annotation)
+        models = inner or models  # list indices and union tags lead nowhere new
+    return [name for candidate in models for name in candidate.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, UnionType, tuple, list) or hasattr(annotation, "__metadata__"):
+        return [model for part in get_args(annotation) for model in _models_in(part)]
+    return []
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f", did you mean {match[0]!r}?" if match else ""
+
+
+def _placement(key: str) -> str:
+    if key in parameters_model().model_fields:
+        return "stage settings belong under `parameters:`"
+    return "remove it"

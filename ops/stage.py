@@ -1,0 +1,113 @@
+"""What a step needs while it runs: a metric sink, a scratch folder, and its place in MLflow and ZenML.
+
+with stage("train_sft") as run:
+    model = train_sft(..., output_dir=run.output / "model", sink=run.sink)
+"""
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from zenml import get_step_context, log_metadata
+from zenml.client import Client
+from zenml.metadata.metadata_types import Uri
+
+from ops import environment
+from ops.code_version import code_version
+from ops.tracking import MLflowSink, PipelineRun, mlflow_sink, run_url
+from rlhf.settings import Settings
+from rlhf.tracking import MetricSink, NullSink
+
+logger = logging.getLogger(__name__)
+
+MLFLOW_RUN_ID = "mlflow_run_id"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A running step: where it reports, and where it may write."""
+
+    sink: MetricSink
+    scratch: Path
+    """For whatever only the step itself needs; gone when it ends."""
+    output: Path
+    """For a directory that the step returns: the materializer moves it from here into the artifact store."""
+
+
+@contextmanager
+def stage(name: str, settings: Settings | None = None) -> Iterator[Stage]:
+    """Open the MLflow run of this pipeline run, and folders for the step's files.
+
+    Args:
+        name: prefix of the logged settings and of the step's wall time.
+        settings: logged as parameters ``<name>.<key>``.
+    """
+    context = get_step_context()
+    run = PipelineRun(str(context.pipeline_run.id), context.pipeline_run.name, context.pipeline.name)
+    _remove_emptied_folders()
+    folder = environment.scratch() / str(context.step_run.id)
+    opened = Stage(NullSink(), folder / "work", folder / "output")
+    for path in (opened.scratch, opened.output):
+        path.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    try:
+        with _sink(run) as sink:
+            if settings is not None:
+                sink.log_params(
+                    {f"{name}.{key}": value for key, value in _flatten(settings.model_dump(mode="json"))}
+                )
+            yield replace(opened, sink=sink)
+            sink.log_metrics({f"seconds/{name}": time.monotonic() - started}, step=0)
+            if isinstance(sink, MLflowSink) and sink.opened is not None:
+                url = Uri(run_url(sink.client.tracking_uri, sink.opened))
+                log_metadata({MLFLOW_RUN_ID: sink.opened.info.run_id, "mlflow_run": url})
+                log_metadata(
+                    metadata={MLFLOW_RUN_ID: sink.opened.info.run_id, "mlflow_run": url},
+                    run_id_name_or_prefix=context.pipeline_run.id,
+                )
+    except BaseException:
+        shutil.rmtree(opened.output, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(opened.scratch, ignore_errors=True)
+
+
+def _remove_emptied_folders() -> None:
+    """Folders whose output has been moved into the artifact store, which happens after a step has ended."""
+    for folder in environment.scratch().glob("*"):
+        for path in (folder / "output", folder):
+            with suppress(OSError):  # not empty: a step is at work in it, or an upload failed
+                path.rmdir()
+
+
+def tracking_uri() -> str | None:
+    """The active stack's MLflow tracking URI, or ``None`` if it tracks elsewhere or not at all."""
+    tracker = Client().active_stack.experiment_tracker
+    return getattr(tracker.config, "tracking_uri", None) if tracker and tracker.flavor == "mlflow" else None
+
+
+@contextmanager
+def _sink(run: PipelineRun) -> Iterator[MetricSink]:
+    uri = tracking_uri()
+    if uri is None:
+        logger.warning("The active stack has no MLflow experiment tracker; metrics of this run are not kept.")
+        yield NullSink()
+        return
+    console = Console(file=sys.__stderr__) if sys.__stderr__ and sys.__stderr__.isatty() else None
+    tags = {"zenml.pipeline": run.pipeline, "zenml.run_name": run.name, **code_version()}
+    with mlflow_sink(uri, run, tags, console) as sink:
+        yield sink
+
+
+def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif value is not None:
+        yield prefix, value

@@ -1,0 +1,64 @@
+"""What a person wants to know after a run, and about the runs before it."""
+
+from rich.console import Console
+from rich.table import Table
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+
+from ops import environment
+from rlhf.report import Report
+
+_HEADLINES = (
+    "eval/gold/sft",
+    "eval/gold/policy",
+    "eval/gold/win_rate_vs_sft",
+    "eval/selection/win_rate_vs_sft",
+    "eval/proxy/win_rate_vs_sft",
+    "eval/kl",
+)
+
+
+def print_summary(run_id: str, console: Console) -> None:
+    """The steps with their times, the figures that matter, the verdict, and where to look further."""
+    run = Client().get_pipeline_run(run_id)
+    title = f"Run {run.name}: {run.status.value}"
+    steps = Table("step", "status", "seconds", title=title, title_justify="left")
+    for name, step in sorted(run.steps.items(), key=lambda item: item[1].start_time or item[1].created):
+        ended = step.end_time is not None and step.start_time is not None
+        seconds = f"{(step.end_time - step.start_time).total_seconds():.1f}" if ended else ""
+        steps.add_row(name, step.status.value, seconds)
+    console.print(steps)
+    evaluation = _report(run, "evaluate_policy", "evaluation")
+    if evaluation is not None:
+        figures = Table("figure", "value", title="Evaluation on held-out prompts", title_justify="left")
+        for name in _HEADLINES:
+            if name in evaluation.data["metrics"]:
+                figures.add_row(name, f"{evaluation.data['metrics'][name]:.3f}")
+        console.print(figures)
+    promotion = _report(run, "promote_policy", "promotion")
+    if promotion is not None:
+        console.print(str(promotion.data["summary"]))
+    console.print(
+        f"Browse it: `make ui` serves ZenML at {environment.ZENML_UI} and MLflow at {environment.MLFLOW_UI}.",
+        highlight=False,
+    )
+
+
+def runs_table(limit: int) -> Table:
+    """The latest runs, newest first."""
+    table = Table("run", "pipeline", "started (UTC)", "status", "verdict")
+    for run in Client().list_pipeline_runs(size=limit, sort_by="desc:created", hydrate=True).items:
+        promotion = _report(run, "promote_policy", "promotion")
+        started = f"{run.start_time:%Y-%m-%d %H:%M}" if run.start_time else ""
+        pipeline = run.pipeline.name if run.pipeline else ""
+        verdict = str(promotion.data["verdict"]) if promotion else ""
+        table.add_row(run.name, pipeline, started, run.status.value, verdict)
+    return table
+
+
+def _report(run: PipelineRunResponse, step: str, output: str) -> Report | None:
+    found = run.steps.get(step)
+    if found is None or not found.outputs.get(output):
+        return None
+    loaded = found.outputs[output][0].load()
+    return loaded if isinstance(loaded, Report) else None

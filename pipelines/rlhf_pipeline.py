@@ -1,0 +1,114 @@
+"""The RLHF pipeline: human feedback in, a registered champion policy out.
+
+    ingest_feedback ─ prepare_datasets ─┬─ pretrain | import_base_model
+                                        ├─ train_sft ─┬─ train_proxy_reward_model ─────┐
+                                        │             ├─ train_selection_reward_model ─┤
+                                        │             └─ train_policy ◄────────────────┘
+    resolve_champion ───────────────────┴─── evaluate_policy ─ promote_policy
+
+Static on purpose: every orchestrator can cache and schedule it. The champion is an input of evaluation and
+promotion rather than something they look up, so that their cache keys hold it. The two reward models differ
+in fold and seed: whoever trains on a measure may not judge by it.
+"""
+
+from zenml import pipeline
+from zenml.enums import ExecutionMode
+
+from ops.hooks import mark_run_failed
+from rlhf.evaluation.settings import EvaluationSettings
+from rlhf.feedback.settings import DatasetSettings, FeedbackSettings
+from rlhf.registry.settings import PromotionSettings
+from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.settings import BaseModelSettings, PretrainSettings, RewardModelSettings, SFTSettings
+from steps.evaluate_policy import evaluate_policy
+from steps.import_base_model import import_base_model
+from steps.ingest_feedback import ingest_feedback
+from steps.prepare_datasets import prepare_datasets
+from steps.pretrain import pretrain as pretrain_step
+from steps.promote_policy import promote_policy
+from steps.resolve_champion import resolve_champion
+from steps.train_policy import train_policy
+from steps.train_reward_model import train_reward_model
+from steps.train_sft import train_sft
+
+
+# Fail fast: by default ZenML would train on in other branches after a step has failed.
+@pipeline(name="rlhf_pipeline", on_failure=mark_run_failed, execution_mode=ExecutionMode.FAIL_FAST)
+def rlhf_pipeline(
+    feedback: FeedbackSettings,
+    datasets: DatasetSettings = DatasetSettings(),
+    base_model: BaseModelSettings | None = None,
+    pretrain: PretrainSettings | None = None,
+    sft: SFTSettings = SFTSettings(),
+    reward_base: BaseModelSettings | None = None,
+    reward_model: RewardModelSettings = RewardModelSettings(),
+    ppo: PPOSettings = PPOSettings(),
+    evaluation: EvaluationSettings = EvaluationSettings(),
+    promotion: PromotionSettings = PromotionSettings(),
+    seed: int = 0,
+) -> None:
+    """Wire the stages together.
+
+    Args:
+        feedback: where feedback comes from.
+        datasets: how rows become training views.
+        base_model: an existing model to start from; without one, ``pretrain`` makes it.
+        pretrain: tokenizer and small model from scratch, when there is no ``base_model``.
+        sft: supervised fine-tuning.
+        reward_base: what the reward models start from; by default the supervised policy.
+        reward_model: training of both reward models.
+        ppo: policy optimisation.
+        evaluation: the comparison of policy, supervised policy and champion.
+        promotion: the gate.
+        seed: of everything random, offset per stage.
+    """
+    champion = resolve_champion()
+    rows, _ = ingest_feedback(settings=feedback)
+    demonstrations, comparisons, prompts, text, _ = prepare_datasets(feedback=rows, settings=datasets)
+    if base_model is not None:
+        base = import_base_model(settings=base_model)
+    else:
+        base = pretrain_step(text=text, settings=pretrain or PretrainSettings(), seed=seed)
+    sft_policy = train_sft(base_model=base, demonstrations=demonstrations, settings=sft, seed=seed)
+    judged_from = sft_policy
+    if reward_base is not None:
+        judged_from = import_base_model(settings=reward_base, id="import_reward_base")
+    proxy = train_reward_model(
+        base_model=judged_from,
+        comparisons=comparisons,
+        settings=reward_model,
+        role="proxy",
+        fold=0,
+        seed=seed,
+        id="train_proxy_reward_model",
+    )
+    selection = train_reward_model(
+        base_model=judged_from,
+        comparisons=comparisons,
+        settings=reward_model,
+        role="selection",
+        fold=1,
+        seed=seed + 1,
+        id="train_selection_reward_model",
+    )
+    policy, frontier = train_policy(
+        sft_policy=sft_policy, proxy=proxy, selection=selection, prompts=prompts, settings=ppo, seed=seed
+    )
+    report = evaluate_policy(
+        policy=policy,
+        sft_policy=sft_policy,
+        proxy=proxy,
+        selection=selection,
+        champion=champion,
+        prompts=prompts,
+        frontier=frontier,
+        settings=evaluation,
+        seed=seed,
+    )
+    promote_policy(
+        policy=policy,
+        proxy=proxy,
+        evaluation=report,
+        champion=champion,
+        settings=promotion,
+    )

@@ -1,0 +1,91 @@
+"""Settings of the evaluation of a policy on held-out prompts, and which names its rewards may have."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from rlhf.models.settings_generation import GenerationSettings
+from rlhf.settings import Settings
+
+FIGURES = frozenset(
+    {
+        "kl",
+        "kl_per_token",
+        "length",
+        "truncated_share",
+        "distinct_1",
+        "distinct_2",
+        "prompts",
+        "overoptimised",
+    }
+)
+"""Names under ``eval/`` that are figures of the evaluation itself."""
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def reward_name_problem(name: str) -> str | None:
+    """Why a reward cannot have this name; ``None`` if it can."""
+    if name not in FIGURES and _NAME.fullmatch(name):
+        return None
+    return (
+        f"a reward cannot be called {name!r}; use lower case letters, digits and underscores, and none of "
+        f"{', '.join(sorted(FIGURES))}"
+    )
+
+
+class EvaluationSettings(Settings):
+    """How policy, SFT model and champion are compared."""
+
+    generation: GenerationSettings = GenerationSettings()
+    """How all models answer. The KL is always measured at temperature 1 without truncation of the
+    distribution."""
+
+    rewards: dict[str, FunctionName] = Field(default_factory=dict)
+    """Further judges beside `proxy` and `selection`, by name, as `package.module:function`; such as `gold`,
+    the truth of a simulation. Training never sees them."""
+
+    max_prompts: int | None = Field(default=None, ge=2)
+    """Held-out prompts to use, the first ones; unset uses all."""
+
+    samples_per_prompt: int = Field(default=1, ge=1)
+    """Answers of each model to each prompt; more of them narrow the intervals, more prompts narrow them
+    faster."""
+
+    batch_size: int = Field(default=64, ge=1)
+    """Prompts answered at once; changes speed and memory, not the answers."""
+
+    token_budget: int = Field(default=8192, ge=1)
+    """Tokens per forward pass when log-probabilities are computed; changes speed and memory only."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of sampling, resampling and of the choice of shown samples; all models share it."""
+
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Two-sided level of every interval."""
+
+    tie_tolerance: float = Field(default=1e-6, ge=0.0)
+    """Answers whose rewards differ by at most this much, in the reward's unit, tie and count as half a
+    win."""
+
+    optimised_reward: str = "proxy"
+    """Name of the reward that training maximised: others that fall while it rises show over-optimisation."""
+
+    judging_reward: str | None = None
+    """Name of the reward that picks the best and worst samples to show; unset takes the first there is of
+    `gold`, `selection` and the others."""
+
+    samples_shown: int = Field(default=12, ge=0)
+    """Answers shown side by side in the report: a third worst, a third best, a third at random."""
+
+    @field_validator("rewards")
+    @classmethod
+    def _names_are_free(cls, rewards: Mapping[str, str]) -> Mapping[str, str]:
+        for name in rewards:
+            if name in ("proxy", "selection"):
+                raise ValueError(f"{name!r} is the name of a reward model of the pipeline; choose another")
+            if problem := reward_name_problem(name):
+                raise ValueError(problem)
+        return rewards

@@ -1,0 +1,172 @@
+"""Layouts in which a record stands alone: instructions, questions, chats, labelled replies, bare prompts and
+text."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rlhf.feedback.records import BadRecordError, messages_of, parsed_json, record_id, text_of, user_prompt
+from rlhf.feedback.rows import AnnotationRow, Message, canonical_json
+from rlhf.feedback.transcripts import completion_of, prompt_of
+
+PROMPT_COLUMNS = ("prompt", "instruction", "question")
+
+_ANSWER_WORDS = ("chosen", "rejected", "completion", "response", "reply", "answer", "output", "generation")
+_SHORT_CHARS = 100
+
+
+def prompt_completion(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """``prompt``/``completion``, each text or messages."""
+    yield _demonstration(values, source, prompt_of(values), completion_of(values, "completion"))
+
+
+def instruction_context_response(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """dolly: ``instruction``, ``context`` (may be absent) and ``response``."""
+    prompt = user_prompt(text_of(values, "instruction"), text_of(values, "context", optional=True))
+    yield _demonstration(values, source, prompt, text_of(values, "response"))
+
+
+def instruction_input_output(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """Self-instruct and Alpaca: ``instruction``, ``input``, ``output``, or a list of such ``instances``."""
+    instances = parsed_json(values, "instances") if "instances" in values else [values]
+    if not isinstance(instances, list) or not all(isinstance(instance, Mapping) for instance in instances):
+        raise BadRecordError("column 'instances' is not a list of objects")
+    instruction = text_of(values, "instruction")
+    for instance in instances:
+        prompt = user_prompt(instruction, text_of(instance, "input", optional=True))
+        yield _demonstration(values, source, prompt, text_of(instance, "output"))
+
+
+def question_answer(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """``question``/``answer``, such as gsm8k."""
+    yield _demonstration(values, source, user_prompt(text_of(values, "question")), text_of(values, "answer"))
+
+
+def messages(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """A chat in ``messages`` (or ShareGPT's ``conversations``); its last assistant turn is the
+    demonstration."""
+    column = "messages" if "messages" in values else "conversations"
+    turns = messages_of(values.get(column), column)
+    last = max((at for at, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
+    if not last:
+        raise BadRecordError("chat without an assistant turn that answers something")
+    yield _demonstration(values, source, tuple(turns[:last]), turns[last]["content"])
+
+
+def better_poorer(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """``better_response``/``poorer_response`` to a ``prompt``, ``instruction`` or ``question``."""
+    yield _preferred(values, source, "better_response", "poorer_response")
+
+
+def argilla_dolly_falcon(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """Argilla's guide: the written ``original_response`` is taken to be preferred to the generated
+    ``response-1``."""
+    yield _preferred(values, source, "original_response", "response-1")
+
+
+def _preferred(values: Mapping[str, Any], source: str, better: str, worse: str) -> AnnotationRow:
+    column = next((column for column in PROMPT_COLUMNS if column in values), PROMPT_COLUMNS[0])
+    responses = (completion_of(values, better), completion_of(values, worse))
+    return AnnotationRow(
+        record_id(values),
+        source,
+        prompt_of(values, column),
+        responses,
+        "comparison",
+        0,
+        annotator=_annotator(values),
+    )
+
+
+def prompt_completion_label(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """``prompt``/``completion``/``label``: unpaired judgements, as KTO takes them."""
+    label = values.get("label")
+    if isinstance(label, int | float) and not isinstance(label, bool):
+        label = str(label)
+    responses = (completion_of(values, "completion"),)
+    yield AnnotationRow(
+        record_id(values), source, prompt_of(values), responses, "label", label, annotator=_annotator(values)
+    )
+
+
+def taskmaster_reward(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """Taskmaster-4: ``context`` (JSON turns), ``generation`` (one JSON turn) and ``reward`` (1.0 good, 0.0
+    bad)."""
+    turns = parsed_json(values, "context")
+    reward = values.get("reward")
+    if not isinstance(turns, list):
+        raise BadRecordError("column 'context' is not a list of turns")
+    if not turns:
+        raise BadRecordError("empty prompt")
+    try:
+        good = {0.0: False, 1.0: True}[float(reward)]  # type: ignore[arg-type]  # None is caught below
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadRecordError("column 'reward' is neither 0 nor 1") from error
+    prompt = tuple(_taskmaster_turn(turn) for turn in turns)
+    reply = _taskmaster_turn(parsed_json(values, "generation"))
+    yield AnnotationRow(record_id(values), source, prompt, (reply["content"],), "label", good)
+
+
+def _taskmaster_turn(turn: Any) -> Message:
+    if not isinstance(turn, Mapping):
+        raise BadRecordError("a turn is not an object")
+    if "text" in turn:
+        return messages_of([turn], "context")[0]
+    # A call is the assistant's doing; what the service answered is neither side's, so it stands as system
+    # text.
+    role = {"agent": "assistant", "api": "system"}.get(str(turn.get("role")))
+    content = turn.get("api", turn.get("response"))
+    if role is None or content is None:
+        raise BadRecordError("a turn has neither text nor a call nor its answer")
+    return Message(role=role, content=canonical_json(content))
+
+
+def mt_bench(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """``turns``: the first is a prompt; later ones follow on an answer that does not exist yet."""
+    turns = parsed_json(values, "turns")
+    if not isinstance(turns, list) or not turns or not isinstance(turns[0], str):
+        raise BadRecordError("column 'turns' is not a list of texts")
+    yield _unanswered(record_id(values, "question_id"), source, user_prompt(turns[0].strip()))
+
+
+def prompts(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """``prompt`` alone: a prompt for rollouts that nobody has answered."""
+    yield _unanswered(record_id(values), source, prompt_of(values))
+
+
+def text(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """``text`` alone: plain text for language modelling."""
+    yield _demonstration(values, source, (), text_of(values, "text"))
+
+
+def is_prompt_only(first_rows: list[Mapping[str, Any]]) -> bool:
+    """Whether nothing beside ``prompt`` looks like an answer, by its name or its length: a misspelt column
+    must not turn feedback into bare prompts."""
+    columns = {column for row in first_rows for column in row} - {"prompt"}
+    words = {word for column in columns for word in re.split(r"[^a-z]+", str(column).lower())}
+    if any(difflib.get_close_matches(word, _ANSWER_WORDS, n=1, cutoff=0.75) for word in words):
+        return False
+    return all(
+        len(value if isinstance(value, str) else json.dumps(value, default=str)) < _SHORT_CHARS
+        for row in first_rows
+        for column, value in row.items()
+        if column in columns and value is not None
+    )
+
+
+def _demonstration(
+    values: Mapping[str, Any], source: str, prompt: tuple[Message, ...], completion: str
+) -> AnnotationRow:
+    return AnnotationRow(
+        record_id(values), source, prompt, (), "demonstration", completion, annotator=_annotator(values)
+    )
+
+
+def _unanswered(identity: str, source: str, prompt: tuple[Message, ...]) -> AnnotationRow:
+    return AnnotationRow(identity, source, prompt, (), "demonstration", "", status="draft")
+
+
+def _annotator(values: Mapping[str, Any]) -> str:
+    return text_of(values, "annotator", optional=True) or "unknown"

@@ -1,0 +1,119 @@
+"""Log-probabilities of completions: response positions only, in length buckets, never a [B, T, V] tensor.
+
+Sequences are padded on the right. A causal model's hidden states at real positions do not depend on what
+follows, so no mask is needed and the attention kernels take their fast causal path. Gradients flow where
+they are enabled.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf.models.generation import without_dropout
+from rlhf.models.length_buckets import length_buckets, right_padded
+
+LINEAR_HEAD_ARCHITECTURES = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "opt", "olmo2", "smollm3", "phi3"}
+)
+"""Model types whose logits are exactly ``output_embeddings(base_model(ids))``; others scale or cap them."""
+
+
+@dataclass(frozen=True)
+class CompletionBatch:
+    """Prompt + completion of B rows, padded on the right to L; N completion tokens in all."""
+
+    ids: Tensor
+    """[B, L] token ids."""
+    predicts: Tensor
+    """[B, L] bool: positions whose *next* token belongs to the completion. N are True, in row-major order."""
+    targets: Tensor
+    """[N] completion tokens, in the order of ``predicts``."""
+    sizes: list[int]
+    """Completion tokens of each row; they add up to N."""
+
+
+def collate(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> CompletionBatch:
+    """Batch (prompt ids, completion ids) pairs. Neither side of a pair may be empty."""
+    ids, lengths = right_padded([[*prompt, *completion] for prompt, completion in pairs], pad_id=0)
+    starts = torch.tensor([len(prompt) for prompt, _ in pairs])
+    column = torch.arange(ids.shape[1])
+    predicts = (column >= starts[:, None] - 1) & (column < lengths[:, None] - 1)
+    targets = ids[:, 1:][predicts[:, :-1]]
+    sizes = [len(completion) for _, completion in pairs]
+    return CompletionBatch(ids.to(device), predicts.to(device), targets.to(device), sizes)
+
+
+def predicting_states(model: PreTrainedModel, batch: CompletionBatch) -> tuple[Tensor, Tensor | None]:
+    """Last hidden states [N, D] at the positions that predict completion tokens, and their logits [N, V]
+    where the architecture forces the model's own head to be run at once (``None`` otherwise: use
+    :func:`head_logits`)."""
+    if model.config.model_type in LINEAR_HEAD_ARCHITECTURES:
+        states = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+        return states[batch.predicts], None
+    first = int(batch.predicts.any(0).nonzero()[0])
+    out = model(
+        input_ids=batch.ids,
+        use_cache=False,
+        output_hidden_states=True,
+        logits_to_keep=batch.ids.shape[1] - first,
+    )
+    return out.hidden_states[-1][batch.predicts], out.logits[batch.predicts[:, first:]]
+
+
+def head_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
+    """Logits [N, V] of hidden states [N, D] for the architectures with a linear head."""
+    return model.get_output_embeddings()(states)
+
+
+def completion_logits(
+    model: PreTrainedModel, batch: CompletionBatch, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Single-precision logits [N, V] of the completion positions (over ``temperature``), and hidden states
+    [N, D]."""
+    states, logits = predicting_states(model, batch)
+    logits = (head_logits(model, states) if logits is None else logits).float()
+    return logits if temperature == 1.0 else logits / temperature, states
+
+
+def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probabilities [N] of ``targets`` [N] under ``logits`` [N, V]; the fused kernel is the fastest way
+    on CPU."""
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def token_entropy(logits: Tensor) -> Tensor:
+    """Entropy [N] in nats of the distributions given by ``logits`` [N, V]."""
+    log_probs = logits.log_softmax(-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+@torch.inference_mode()
+def completion_log_probs(
+    model: PreTrainedModel,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    token_budget: int = 16_384,
+    temperature: float = 1.0,
+) -> list[Tensor]:
+    """Log-probabilities (nats) of each completion's tokens given its prompt, without gradient.
+
+    Args:
+        pairs: (prompt ids, completion ids), neither empty.
+        token_budget: greatest number of padded tokens in one forward pass.
+        temperature: divides the logits; give the one that sampled the completions to measure that policy.
+
+    Returns:
+        One CPU tensor [T] for each pair, in order.
+    """
+    found: dict[int, Tensor] = {}
+    with without_dropout(model):
+        for rows in length_buckets([len(p) + len(c) for p, c in pairs], token_budget):
+            batch = collate([pairs[i] for i in rows], model.device)
+            logits, _ = completion_logits(model, batch, temperature=temperature)
+            values = token_log_probs(logits, batch.targets).cpu().split(batch.sizes)
+            found.update(zip(rows, values, strict=True))
+    return [found[i] for i in range(len(pairs))]

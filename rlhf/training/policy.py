@@ -1,0 +1,105 @@
+"""Policy training as a stage: PPO between sealed directories in, a sealed policy and its frontier out.
+
+The algorithm is in ``rlhf.training.ppo``; here are only the roles of the models and the shape of the results.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from rlhf.errors import DataError
+from rlhf.models.directory import ModelDirectory
+from rlhf.models.loading import load_policy, load_tokenizer
+from rlhf.models.rewards import RewardModelReward
+from rlhf.models.saving import save_model
+from rlhf.tracking import MetricSink, RecordingSink
+from rlhf.training.ppo.result import PPOResult
+from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.ppo.trainer import train_ppo
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """The chosen policy, and for every evaluated checkpoint its KL and the scored answers to the dev
+    prompts."""
+
+    policy: ModelDirectory
+    frontier: Dataset
+
+
+def train_policy(
+    sft: Path,
+    *,
+    proxy: Path,
+    selection: Path,
+    prompts: DatasetDict,
+    settings: PPOSettings,
+    output_dir: Path,
+    work_dir: Path,
+    seed: int,
+    sink: MetricSink,
+) -> TrainedPolicy:
+    """Maximise the proxy from the supervised policy; the selection model picks the checkpoint on dev prompts.
+
+    Args:
+        sft: starting point and reference.
+        proxy: reward model that PPO maximises and that initialises the critic.
+        selection: reward model that only picks checkpoints.
+        prompts: ``prompt`` column; ``train`` is rolled out, ``dev`` is evaluated.
+        output_dir: where the sealed policy is written.
+        work_dir: for checkpoints and the like.
+        seed: added to the settings' own seed.
+
+    Raises:
+        DataError: no prompts to train on, or none to pick a checkpoint by.
+        TrainingError: training cannot go on; see :func:`train_ppo`.
+    """
+    for split in ("train", "dev"):
+        if not len(prompts[split]):
+            raise DataError(
+                f"No prompts in the {split} split; add feedback or change the datasets' fractions."
+            )
+    settings = settings.model_copy(update={"seed": settings.seed + seed})
+    recording = RecordingSink(sink)
+    result = train_ppo(
+        sft,
+        RewardModelReward(proxy),
+        prompts["train"]["prompt"],
+        settings,
+        output_dir=work_dir / "ppo",
+        critic=proxy,
+        dev_prompts=prompts["dev"]["prompt"],
+        selection=RewardModelReward(selection),
+        sink=recording,
+    )
+    policy = save_model(
+        load_policy(result.policy_path),
+        load_tokenizer(result.policy_path),
+        output_dir,
+        kind="causal-lm",
+        settings=settings.model_dump(mode="json"),
+        metrics={**result.metrics, "ppo/best_update": float(result.best_update)},
+        curves=recording.curves,
+    )
+    return TrainedPolicy(policy, frontier_rows(result))
+
+
+def frontier_rows(result: PPOResult) -> Dataset:
+    """One row per dev sample of each evaluation, as ``rlhf.evaluation.frontier`` reads them."""
+    rows: Sequence[Mapping[str, Any]] = [
+        {
+            "update": evaluation.update,
+            "chosen": evaluation.update == result.best_update,
+            "kl": evaluation.kl,
+            "prompt": sample.prompt,
+            "completion": sample.completion,
+            "proxy": sample.reward,
+            "selection": sample.selection_reward,
+        }
+        for evaluation in result.evaluations
+        for sample in evaluation.samples
+    ]
+    return Dataset.from_list(list(rows))

@@ -1,0 +1,90 @@
+"""The policy on the dev prompts during training: rewards, KL from the start, and all samples.
+
+It serves the choice of a checkpoint. The held-out evaluation that a promotion rests on is in
+``rlhf.evaluation``.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.models.generation import generate_from_ids
+from rlhf.models.length_buckets import length_buckets
+from rlhf.models.log_probs import collate
+from rlhf.models.rewards import Reward, checked_scores
+from rlhf.training.ppo.actor_critic import ActorCritic
+from rlhf.training.ppo.batching import derived_seed
+from rlhf.training.ppo.prompts import EncodedPrompts
+from rlhf.training.ppo.result import PolicyEvaluation, Sample
+from rlhf.training.ppo.settings import PPOSettings
+
+
+def evaluate(
+    models: ActorCritic,
+    tokenizer: PreTrainedTokenizerBase,
+    dev: EncodedPrompts,
+    reward: Reward,
+    selection: Reward | None,
+    settings: PPOSettings,
+    *,
+    update: int,
+) -> PolicyEvaluation:
+    """Answer every dev prompt once and score the answers.
+
+    The random numbers are the same at every evaluation, so that checkpoints differ by their weights alone.
+
+    Raises:
+        TrainingError: a score is not finite.
+    """
+    completions = generate_from_ids(
+        models.policy,
+        tokenizer,
+        dev.ids,
+        settings.generation,
+        seed=derived_seed(settings.seed, "evaluation", 0),
+        batch_size=settings.generation_batch_size,
+    )
+    prompts = dev.prompts
+    texts = [c.text for c in completions]
+    scores = checked_scores(reward(prompts, texts), prompts, name="the reward")
+    chosen_by = (
+        scores
+        if selection is None
+        else checked_scores(selection(prompts, texts), prompts, name="the selection reward")
+    )
+    kl, entropy = _divergence(models, [(c.prompt_ids, c.token_ids) for c in completions], settings)
+    count = len(completions)
+    selection_mean = sum(chosen_by) / count
+    return PolicyEvaluation(
+        update=update,
+        reward=sum(scores) / count,
+        selection_reward=selection_mean,
+        kl=kl,
+        entropy=entropy,
+        length=sum(len(c.token_ids) for c in completions) / count,
+        truncated_share=sum(not c.finished for c in completions) / count,
+        criterion=selection_mean - settings.selection_kl_coefficient * kl,
+        samples=tuple(
+            Sample(prompt, text, score, other)
+            for prompt, text, score, other in zip(prompts, texts, scores, chosen_by, strict=True)
+        ),
+    )
+
+
+@torch.inference_mode()
+def _divergence(
+    models: ActorCritic,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    settings: PPOSettings,
+) -> tuple[float, float]:
+    """KL in nats per completion (mean of the summed log-ratios) and entropy in nats per token."""
+    divergence = entropy = 0.0
+    for rows in length_buckets([len(p) + len(c) for p, c in pairs], settings.micro_batch_tokens):
+        batch = collate([pairs[i] for i in rows], models.device)
+        predicted = models.predict(batch, values=False, entropy=True)
+        assert predicted.log_probs is not None
+        assert predicted.entropy is not None
+        divergence += float((predicted.log_probs - models.reference_log_probs(batch)).sum())
+        entropy += float(predicted.entropy.sum())
+    return divergence / len(pairs), entropy / sum(len(c) for _, c in pairs)

@@ -1,0 +1,257 @@
+"""One PPO update: epochs of optimizer steps over the rollouts, with gradients accumulated over micro-batches.
+
+Owns the optimizers. Does not sample, score or decide when to stop training.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.errors import TrainingError
+from rlhf.models.length_buckets import length_buckets
+from rlhf.models.log_probs import collate
+from rlhf.training.ppo.actor_critic import ActorCritic
+from rlhf.training.ppo.batching import MiniBatch
+from rlhf.training.ppo.kl import kl_estimate
+from rlhf.training.ppo.losses import policy_loss, value_loss
+from rlhf.training.ppo.rollout import Experience, Rollouts
+from rlhf.training.ppo.settings import PPOSettings
+
+TokenPairs = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""(prompt ids, completion ids)."""
+
+
+class NonFiniteLossError(TrainingError):
+    """A loss or gradient is not finite; ``rows`` are the rollouts of the mini-batch it arose in."""
+
+    def __init__(self, what: str, rows: Sequence[int]) -> None:
+        super().__init__(f"{what} is not finite.")
+        self.what = what
+        self.rows = list(rows)
+
+
+@dataclass(frozen=True)
+class OptimizerGroup:
+    """An optimizer with the named parameters whose gradient norm is clipped as one."""
+
+    name: str
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.AdamW
+
+
+class Learner:
+    """Updates actor and critic from experience."""
+
+    def __init__(self, models: ActorCritic, settings: PPOSettings) -> None:
+        self._models = models
+        self._settings = settings
+        actor = {f"policy.{n}": p for n, p in models.policy.named_parameters()}
+        value = {f"critic.{n}": p for n, p in models.value_parameters().items()}
+        rates = {"actor": settings.learning_rate, "critic": settings.critic_learning_rate}
+        if models.critic is None:
+            self.groups = [self._group("actor", {"actor": actor, "critic": value}, rates)]
+        else:
+            self.groups = [
+                self._group("actor", {"actor": actor}, rates),
+                self._group("critic", {"critic": value}, rates),
+            ]
+
+    def learn(
+        self,
+        rollouts: Rollouts,
+        experience: Experience,
+        plan: Sequence[Sequence[MiniBatch]],
+        *,
+        update: int,
+        demonstrations: Sequence[TokenPairs] = (),
+    ) -> dict[str, float]:
+        """Take the optimizer steps of one update.
+
+        Args:
+            plan: mini-batches of each epoch.
+            update: 1, 2, ...; learning rates and the critic's warm-up depend on it.
+            demonstrations: for PPO-ptx, a batch for each optimizer step.
+
+        Returns:
+            Means over the steps taken, by metric name.
+
+        Raises:
+            NonFiniteLossError: before a step would spoil the weights.
+        """
+        train_actor = update > self._settings.critic_warmup_updates
+        self._set_learning_rates(update)
+        sums: defaultdict[str, float] = defaultdict(float)
+        steps, stopped = 0, False
+        for number, step in enumerate(step for epoch in plan for step in epoch):
+            ptx = demonstrations[number] if demonstrations else ()
+            found = self.accumulate(rollouts, experience, step, train_actor=train_actor, ptx=ptx)
+            if self._settings.target_kl is not None and found["approx_kl"] > self._settings.target_kl:
+                self._zero_gradients()
+                stopped = True
+                break
+            found |= self._apply(step, train_actor)
+            for name, value in found.items():
+                sums[name] += value
+            steps += 1
+        return {
+            **{name: total / steps for name, total in sums.items()},
+            "optimizer_steps": float(steps),
+            "stopped_by_kl": float(stopped),
+            "learning_rate": self.groups[0].optimizer.param_groups[0]["lr"],
+        }
+
+    def accumulate(
+        self,
+        rollouts: Rollouts,
+        experience: Experience,
+        step: MiniBatch,
+        *,
+        train_actor: bool = True,
+        ptx: TokenPairs = (),
+    ) -> dict[str, float]:
+        """Add a mini-batch's gradient to the parameters' ``.grad``; the loss is a mean over all its tokens.
+
+        Returns:
+            Means over the tokens: losses, ``clip_fraction`` and ``approx_kl`` (k3, nats per token).
+        """
+        pairs = rollouts.pairs
+        tokens = int(experience.mask[step.rows].sum())
+        sums: defaultdict[str, float] = defaultdict(float)
+        for rows in step.micro_batches:
+            batch = collate([pairs[i] for i in rows], self._models.device)
+            selected = {
+                name: tensor[list(rows)][experience.mask[list(rows)]].to(self._models.device)
+                for name, tensor in experience.tensors().items()
+                if name != "mask"
+            }
+            predicted = self._models.predict(
+                batch,
+                actor=train_actor,
+                entropy=self._settings.entropy_coefficient > 0,
+                freeze_trunk=not train_actor,
+            )
+            assert predicted.values is not None
+            value = value_loss(
+                predicted.values,
+                selected["values"],
+                selected["returns"],
+                clip_range=self._settings.value_clip_range,
+            ).sum()
+            sums["value_loss"] += float(value.detach())
+            shared = self._models.critic is None
+            loss = value * (self._settings.value_coefficient if shared and train_actor else 1.0)
+            if train_actor:
+                assert predicted.log_probs is not None
+                loss = loss + self._actor_loss(predicted.log_probs, predicted.entropy, selected, sums)
+            (loss / tokens).backward()
+        means = {name: total / tokens for name, total in sums.items()}
+        means.setdefault("approx_kl", 0.0)
+        if train_actor and ptx:
+            means["ptx_loss"] = self._accumulate_ptx(ptx)
+        for name in ("policy_loss", "value_loss", "ptx_loss"):
+            if not math.isfinite(means.get(name, 0.0)):
+                raise NonFiniteLossError(f"The {name.replace('_', ' ')}", step.rows)
+        return means
+
+    def _actor_loss(
+        self,
+        log_probs: Tensor,
+        entropy: Tensor | None,
+        selected: dict[str, Tensor],
+        sums: defaultdict[str, float],
+    ) -> Tensor:
+        """The actor's summed loss; adds its figures to ``sums``."""
+        settings = self._settings
+        surrogate = policy_loss(
+            log_probs,
+            selected["log_probs"],
+            selected["advantages"],
+            clip_range=settings.clip_range,
+            clip_range_upper=settings.clip_range_upper,
+            dual_clip=settings.dual_clip,
+        )
+        loss = (surrogate.loss * selected["weights"]).sum()
+        sums["policy_loss"] += float(loss.detach())
+        sums["clip_fraction"] += float(surrogate.clipped.sum())
+        sums["approx_kl"] += float(surrogate.kl.sum())
+        if settings.kl_loss is not None:
+            penalty = kl_estimate(log_probs, selected["reference_log_probs"], settings.kl_loss).sum()
+            sums["kl_loss"] += float(penalty.detach())
+            loss = loss + settings.kl_loss_coefficient * penalty
+        if entropy is not None:
+            loss = loss - settings.entropy_coefficient * entropy.sum()
+        return loss
+
+    def _accumulate_ptx(self, pairs: TokenPairs) -> float:
+        """Gradient of ptx_coefficient x the mean negative log-likelihood of demonstrations; returns that
+        mean."""
+        tokens = sum(len(completion) for _, completion in pairs)
+        total = 0.0
+        for rows in length_buckets([len(p) + len(c) for p, c in pairs], self._settings.micro_batch_tokens):
+            batch = collate([pairs[i] for i in rows], self._models.device)
+            log_probs = self._models.predict(batch, values=False).log_probs
+            assert log_probs is not None
+            loss = -log_probs.sum() / tokens
+            (self._settings.ptx_coefficient * loss).backward()
+            total += float(loss.detach())
+        return total
+
+    def _apply(self, step: MiniBatch, train_actor: bool) -> dict[str, float]:
+        """Clip and step; all norms are checked before any weight moves."""
+        norms: dict[str, float] = {}
+        for group in self.groups:
+            norm = float(
+                nn.utils.clip_grad_norm_(list(group.parameters.values()), self._settings.max_gradient_norm)
+            )
+            if not math.isfinite(norm):
+                raise NonFiniteLossError(f"The {group.name}'s gradient", step.rows)
+            norms["grad_norm" if group.name == "actor" else "critic_grad_norm"] = norm
+        for group in self.groups:
+            # without a gradient AdamW leaves a parameter alone, its moments and decay included
+            group.optimizer.step()
+        self._zero_gradients()
+        return norms
+
+    def _zero_gradients(self) -> None:
+        for group in self.groups:
+            group.optimizer.zero_grad(set_to_none=True)
+
+    def _group(
+        self, name: str, parts: dict[str, dict[str, nn.Parameter]], rates: dict[str, float]
+    ) -> OptimizerGroup:
+        settings = self._settings
+        param_groups = [
+            {"params": list(parameters.values()), "lr": rates[part], "base_lr": rates[part]}
+            for part, parameters in parts.items()
+        ]
+        optimizer = torch.optim.AdamW(
+            param_groups,
+            betas=settings.adam_betas,
+            eps=settings.adam_epsilon,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        return OptimizerGroup(name, {n: p for part in parts.values() for n, p in part.items()}, optimizer)
+
+    def _set_learning_rates(self, update: int) -> None:
+        factor = learning_rate_factor(update, self._settings)
+        for group in self.groups:
+            for parameters in group.optimizer.param_groups:
+                parameters["lr"] = parameters["base_lr"] * factor
+
+
+def learning_rate_factor(update: int, settings: PPOSettings) -> float:
+    """Share of the peak learning rate in update 1, 2, ...: linear warm-up times the schedule."""
+    warmup = min(1.0, update / settings.warmup_updates) if settings.warmup_updates else 1.0
+    done = (update - 1) / settings.updates
+    match settings.learning_rate_schedule:
+        case "constant":
+            return warmup
+        case "linear":
+            return warmup * (1.0 - done)
+        case "cosine":
+            return warmup * 0.5 * (1.0 + math.cos(math.pi * done))

@@ -1,0 +1,447 @@
+"""PPO from a supervised policy and a reward to a better policy, as a loop that reads like the algorithm.
+
+    generate -> score -> advantages -> learn, and now and then evaluate and checkpoint
+
+One process holds policy, reference and critic (``actor_critic``); the reward is any callable over text.
+Every random number is a function of seed, update and row, which is why a resumed run equals a straight one
+bit for bit. Sealing, registering and judging the result are the caller's; the checkpoint that is delivered
+is chosen by the *selection* reward, never by the one that was maximised.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from rlhf.errors import DataError, TrainingError
+from rlhf.feedback.rows import sha256_of
+from rlhf.models.chat import Prompt, encode_completion, encode_prompt
+from rlhf.models.generation import generate_from_ids
+from rlhf.models.rewards import Reward, checked_scores
+from rlhf.tracking import MetricSink, NullSink
+from rlhf.training.ppo.actor_critic import MovingAverage, RolloutPolicy, copy_into, load_networks
+from rlhf.training.ppo.advantages import ScoreScaler, explained_variance
+from rlhf.training.ppo.batching import MiniBatch, derived_seed, prompts_of_update, update_plan
+from rlhf.training.ppo.checkpoint import (
+    Checkpoint,
+    copy_policy,
+    has_checkpoint,
+    load_newest,
+    model_identity,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    save_policy,
+)
+from rlhf.training.ppo.evaluation import evaluate
+from rlhf.training.ppo.failed_batch import save_failed_batch
+from rlhf.training.ppo.kl import AdaptiveKLController, FixedKLController, KLController
+from rlhf.training.ppo.learner import Learner, NonFiniteLossError, TokenPairs
+from rlhf.training.ppo.prompts import encode_prompts
+from rlhf.training.ppo.result import PolicyEvaluation, PPOResult
+from rlhf.training.ppo.rollout import (
+    Experience,
+    Rollouts,
+    build_experience,
+    estimate,
+    shaped_scores,
+)
+from rlhf.training.ppo.settings import PPOSettings
+
+logger = logging.getLogger(__name__)
+
+_NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints"}
+"""Settings that may differ between a run and its continuation."""
+
+
+def train_ppo(
+    policy: Path | str,
+    reward: Reward,
+    prompts: Sequence[Prompt],
+    settings: PPOSettings,
+    *,
+    output_dir: Path,
+    critic: Path | None = None,
+    dev_prompts: Sequence[Prompt] = (),
+    selection: Reward | None = None,
+    demonstrations: Sequence[tuple[Prompt, str]] = (),
+    sink: MetricSink | None = None,
+    resume: bool = False,
+) -> PPOResult:
+    """Improve a policy against a reward.
+
+    Args:
+        policy: directory of the policy to start from; it is the reference of the KL penalty as well.
+        reward: what is maximised (the proxy).
+        prompts: what is answered in training.
+        output_dir: gets ``checkpoints/`` and, at the end, ``policy/`` (not sealed).
+        critic: a reward model that a separate critic starts from; it needs the policy's vocabulary.
+        dev_prompts: what every evaluation answers; without any, the last policy is delivered.
+        selection: chooses the checkpoint; another reward than the one that is maximised. Without it
+        ``reward``
+            chooses, and the result's ``criterion`` says so.
+        demonstrations: (prompt, completion) pairs for PPO-ptx.
+        sink: receives ``ppo/...`` after each update and ``ppo_eval/...`` after each evaluation.
+        resume: continue from the newest checkpoint in ``output_dir``; start anew if there is none.
+
+    Raises:
+        DataError: nothing to train on, or a prompt that leaves no room for a completion.
+        ModelError, ConfigError: a model that is absent, of the wrong kind, or does not fit.
+        TrainingError: a checkpoint of another run, a score or loss that is not finite.
+    """
+    trainer = PPOTrainer(
+        policy,
+        reward,
+        prompts,
+        settings,
+        output_dir=output_dir,
+        critic=critic,
+        dev_prompts=dev_prompts,
+        selection=selection,
+        demonstrations=demonstrations,
+        sink=sink or NullSink(),
+        resume=resume,
+    )
+    return trainer.train()
+
+
+class PPOTrainer:
+    """The state of a run, and its phases as methods. See :func:`train_ppo` for the arguments."""
+
+    def __init__(
+        self,
+        policy: Path | str,
+        reward: Reward,
+        prompts: Sequence[Prompt],
+        settings: PPOSettings,
+        *,
+        output_dir: Path,
+        critic: Path | None = None,
+        dev_prompts: Sequence[Prompt] = (),
+        selection: Reward | None = None,
+        demonstrations: Sequence[tuple[Prompt, str]] = (),
+        sink: MetricSink,
+        resume: bool = False,
+    ) -> None:
+        self.settings = settings
+        self._reward, self._selection, self._sink = reward, selection, sink
+        self._output = output_dir
+        self._checkpoints = output_dir / "checkpoints"
+        if not resume and has_checkpoint(self._checkpoints):
+            raise TrainingError(
+                f"{self._checkpoints} holds checkpoints of an earlier run; resume it, or choose an empty "
+                "directory."
+            )
+        self.models, self._tokenizer = load_networks(policy, critic, settings)
+        self._prompts = encode_prompts(self.models.policy, self._tokenizer, prompts, settings)
+        self._dev = encode_prompts(self.models.policy, self._tokenizer, dev_prompts, settings)
+        self._demonstrations = [
+            (encode_prompt(self._tokenizer, p), encode_completion(self._tokenizer, c))
+            for p, c in demonstrations
+        ]
+        if not self._prompts.ids:
+            raise DataError("There is no prompt to train on; add prompts or raise ppo.max_prompt_tokens.")
+        if settings.ptx_coefficient > 0 and not demonstrations:
+            raise DataError("ppo.ptx_coefficient needs demonstrations; give some or set it to 0.")
+        self._sampler = RolloutPolicy(self.models.policy, bf16=self.models.bf16)
+        self._learner = Learner(self.models, settings)
+        self._average = (
+            None if settings.ema_decay is None else MovingAverage(self.models.policy, settings.ema_decay)
+        )
+        self._controller: KLController = (
+            FixedKLController(settings.kl_coefficient)
+            if settings.kl_controller == "fixed"
+            else AdaptiveKLController(settings.kl_coefficient, settings.kl_target, settings.kl_horizon)
+        )
+        self._scaler = ScoreScaler()
+        self._identity = {
+            **{f"ppo.{k}": v for k, v in settings.model_dump(mode="json").items() if k not in _NOT_IDENTITY},
+            "policy": model_identity(policy),
+            "critic": None if critic is None else model_identity(critic),
+            "prompts": sha256_of(list(prompts)),
+            "dev prompts": sha256_of(list(dev_prompts)),
+            "demonstrations": sha256_of(list(demonstrations)),
+        }
+        self.update = 0
+        self.evaluations: list[PolicyEvaluation] = []
+        self._clipped_scores = 0
+        self._metrics: dict[str, float] = {}
+        self._phase_seconds: dict[str, float] = {}
+        if resume:
+            self._restore()
+
+    def train(self) -> PPOResult:
+        """Run to the end and deliver the chosen policy."""
+        self._sink.log_params({f"ppo/{k}": v for k, v in self.settings.model_dump(mode="json").items()})
+        if not self.evaluations:
+            self.evaluate()
+        while not (reason := self._stop_reason()):
+            self.update += 1
+            self._phase_seconds = {}
+            rollouts = self.generate()
+            scores = self.score(rollouts)
+            experience = self.advantages(rollouts, scores)
+            self.learn(rollouts, experience)
+            self._report(rollouts)
+            if self.update % self.settings.evaluate_every == 0 or self.update == self.settings.updates:
+                self.evaluate()
+            if self.update % self.settings.checkpoint_every == 0 or self._stop_reason():
+                self.checkpoint()
+            self._sink.progress(self.update, self.settings.updates, self._note())
+        return self._deliver(reason)
+
+    def generate(self) -> Rollouts:
+        """Answer the update's prompts with the present policy."""
+        chosen = prompts_of_update(
+            self.update, self.settings.rollout_batch_size, len(self._prompts.ids), self.settings.seed
+        )
+        with self._timed("generate"):
+            completions = generate_from_ids(
+                self._sampler.current(),
+                self._tokenizer,
+                [self._prompts.ids[i] for i in chosen],
+                self.settings.generation,
+                seed=derived_seed(self.settings.seed, "rollouts", self.update),
+                batch_size=self.settings.generation_batch_size,
+            )
+        return Rollouts([self._prompts.prompts[i] for i in chosen], completions)
+
+    def score(self, rollouts: Rollouts) -> list[float]:
+        """The reward's raw scores."""
+        with self._timed("score"):
+            texts = [c.text for c in rollouts.completions]
+            return checked_scores(self._reward(rollouts.prompts, texts), rollouts.prompts, name="the reward")
+
+    def advantages(self, rollouts: Rollouts, scores: Sequence[float]) -> Experience:
+        """Log-probabilities, values, rewards with the KL penalty, and advantages."""
+        with self._timed("advantages"):
+            estimates = estimate(self.models, rollouts, self._plan(rollouts)[0])
+            shaped, clipped = shaped_scores(rollouts, scores, self._scaler, self.settings)
+            coefficient = self._controller.coefficient
+            experience = build_experience(
+                rollouts,
+                estimates,
+                shaped,
+                self.settings,
+                kl_coefficient=coefficient,
+                other_engine=self._sampler.is_copy,
+            )
+        mask, count = experience.mask, len(scores)
+        kl = float((estimates.log_probs - estimates.reference_log_probs).sum()) / count
+        self._controller.update(kl, count)
+        self._clipped_scores += clipped
+        self._metrics = {
+            "reward": sum(scores) / count,
+            "shaped_reward": float(shaped.mean()),
+            "reward_std": self._scaler.std,
+            "reward_clipped": float(clipped),
+            "kl": kl,
+            "kl_coefficient": coefficient,
+            "entropy": float(estimates.entropy.sum() / mask.sum()),
+            "value": float(estimates.values.sum() / mask.sum()),
+            "return": float(experience.returns.sum() / mask.sum()),
+            "explained_variance": explained_variance(estimates.values, experience.returns, mask),
+            "response_length": float(mask.sum()) / count,
+            "truncated_share": sum(not c.finished for c in rollouts.completions) / count,
+        }
+        return experience
+
+    def learn(self, rollouts: Rollouts, experience: Experience) -> None:
+        """The update's optimizer steps, and the moving average.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite; the batch is kept in ``failed_batch/``.
+        """
+        plan = self._plan(rollouts)
+        with self._timed("learn"):
+            try:
+                self._metrics |= self._learner.learn(
+                    rollouts,
+                    experience,
+                    plan,
+                    update=self.update,
+                    demonstrations=self._demonstration_batches(plan),
+                )
+            except NonFiniteLossError as failure:
+                path = save_failed_batch(
+                    self._output / "failed_batch", rollouts, experience, failure.rows, failure.what
+                )
+                raise TrainingError(
+                    f"{failure.what} is not finite in update {self.update}; the batch is in {path}: "
+                    "lower the learning rates, or train in fp32."
+                ) from failure
+            if self._average is not None:
+                self._average.update()
+
+    def evaluate(self) -> None:
+        """Answer the dev prompts, and keep the policy if none was better before it."""
+        if not self._dev.ids:
+            return
+        with self._delivered_weights():
+            found = evaluate(
+                self.models,
+                self._tokenizer,
+                self._dev,
+                self._reward,
+                self._selection,
+                self.settings,
+                update=self.update,
+            )
+            self.evaluations.append(found)
+            if self._best() is found:
+                save_policy(self.models.policy, self._tokenizer, self._best_path(found.update))
+        self._sink.log_metrics({f"ppo_eval/{k}": v for k, v in found.figures().items()}, self.update)
+
+    def checkpoint(self) -> None:
+        """Write everything that the rest of the run depends on."""
+        tensors = {
+            "policy": dict(self.models.policy.named_parameters()),
+            "critic": self.models.value_parameters(),
+            **{
+                f"optimizer-{group.name}": optimizer_tensors(group.optimizer, group.parameters)
+                for group in self._learner.groups
+            },
+        }
+        if self._average is not None:
+            tensors["average"] = self._average.weights
+        state = {
+            "kl_coefficient": self._controller.coefficient,
+            "scaler": asdict(self._scaler),
+            "clipped_scores": self._clipped_scores,
+            "evaluations": [e.to_json() for e in self.evaluations],
+            "metrics": self._metrics,
+        }
+        save_checkpoint(
+            self._checkpoints,
+            Checkpoint(self.update, tensors, state),
+            self._identity,
+            keep=self.settings.keep_checkpoints,
+        )
+        # only now: until here a resumed run would have started from a checkpoint that names an older best
+        # policy
+        best = self._best()
+        for kept in self._checkpoints.glob("best-*"):
+            if best is None or kept != self._best_path(best.update):
+                shutil.rmtree(kept)
+
+    def _restore(self) -> None:
+        found = load_newest(self._checkpoints, self._identity)
+        if found is None:
+            return
+        copy_into(dict(self.models.policy.named_parameters()), found.tensors["policy"])
+        copy_into(self.models.value_parameters(), found.tensors["critic"])
+        for group in self._learner.groups:
+            restore_optimizer(group.optimizer, group.parameters, found.tensors[f"optimizer-{group.name}"])
+        if self._average is not None:
+            self._average.weights = {
+                name: t.to(self.models.device) for name, t in found.tensors["average"].items()
+            }
+        self._controller.coefficient = found.state["kl_coefficient"]
+        self._scaler = ScoreScaler(**found.state["scaler"])
+        self._clipped_scores = found.state["clipped_scores"]
+        self.evaluations = [PolicyEvaluation.from_json(e) for e in found.state["evaluations"]]
+        self._metrics = found.state["metrics"]
+        self.update = found.update
+        logger.info("Resumed PPO after update %d from %s", self.update, self._checkpoints)
+
+    def _deliver(self, reason: str) -> PPOResult:
+        best = self._best()
+        target = self._output / "policy"
+        if best is None:
+            with self._delivered_weights():
+                save_policy(self.models.policy, self._tokenizer, target)
+        else:
+            copy_policy(self._best_path(best.update), target)
+        evaluated = {} if best is None else {f"ppo_eval/{k}": v for k, v in best.figures().items()}
+        return PPOResult(
+            policy_path=target,
+            evaluations=tuple(self.evaluations),
+            best_update=self.update if best is None else best.update,
+            criterion=self._criterion(),
+            updates=self.update,
+            stop_reason=reason,
+            reward_clip_count=self._clipped_scores,
+            prompts_dropped=self._prompts.dropped,
+            metrics={**{f"ppo/{k}": v for k, v in self._metrics.items()}, **evaluated},
+        )
+
+    def _criterion(self) -> str:
+        if not self._dev.ids:
+            return "none: there are no dev prompts, so the last policy is delivered"
+        by = "selection reward"
+        if self._selection is None:
+            by = "training reward (no selection reward was given, so this cannot see over-optimisation)"
+        return f"mean {by} on the dev prompts - {self.settings.selection_kl_coefficient:g} x KL"
+
+    def _best(self) -> PolicyEvaluation | None:
+        return max(self.evaluations, key=lambda e: e.criterion, default=None)  # the earliest of equals
+
+    def _best_path(self, update: int) -> Path:
+        return self._checkpoints / f"best-{update:08d}"
+
+    def _stop_reason(self) -> str:
+        best = self._best()
+        if best is not None:
+            last = self.evaluations[-1]
+            if self.settings.stop_kl is not None and last.kl > self.settings.stop_kl:
+                return f"KL {last.kl:.3g} rose above stop_kl ({self.settings.stop_kl:g})"
+            since = len(self.evaluations) - 1 - self.evaluations.index(best)
+            if self.settings.patience is not None and since >= self.settings.patience:
+                return f"no better checkpoint in {since} evaluations"
+        return "all updates done" if self.update >= self.settings.updates else ""
+
+    def _plan(self, rollouts: Rollouts) -> list[list[MiniBatch]]:
+        return update_plan(
+            rollouts.lengths,
+            epochs=self.settings.epochs,
+            mini_batches=self.settings.mini_batches,
+            token_budget=self.settings.micro_batch_tokens,
+            seed=derived_seed(self.settings.seed, "mini-batches", self.update),
+        )
+
+    def _demonstration_batches(self, plan: Sequence[Sequence[MiniBatch]]) -> list[TokenPairs]:
+        """For PPO-ptx, as many demonstrations as rollouts for each optimizer step; otherwise none."""
+        if self.settings.ptx_coefficient == 0:
+            return []
+        steps = [step for epoch in plan for step in epoch]
+        chosen = iter(
+            prompts_of_update(
+                self.update,
+                self.settings.epochs * self.settings.rollout_batch_size,
+                len(self._demonstrations),
+                self.settings.seed,
+                "ptx",
+            )
+        )
+        return [[self._demonstrations[next(chosen)] for _ in step.rows] for step in steps]
+
+    def _report(self, rollouts: Rollouts) -> None:
+        seconds = sum(self._phase_seconds.values())
+        tokens = sum(len(c.token_ids) for c in rollouts.completions)
+        timing = {f"seconds_{phase}": s for phase, s in self._phase_seconds.items()}
+        timing["tokens_per_second"] = tokens / seconds
+        self._sink.log_metrics({f"ppo/{k}": v for k, v in {**self._metrics, **timing}.items()}, self.update)
+
+    def _note(self) -> str:
+        return f"reward {self._metrics['reward']:.3f}, KL {self._metrics['kl']:.2f}"
+
+    @contextmanager
+    def _delivered_weights(self) -> Iterator[None]:
+        """The weights that are evaluated and delivered: the moving average where there is one."""
+        with nullcontext() if self._average is None else self._average.in_place():
+            yield
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self.models.device.type == "cuda":
+                torch.cuda.synchronize()
+            self._phase_seconds[phase] = time.perf_counter() - start

@@ -1,0 +1,308 @@
+"""A reward model from comparisons: TRL's ``RewardTrainer`` with weights, margins and honest figures.
+
+Judged on the test split beside two baselines that know nothing of meaning. One of three is trained at a time:
+which fold of the comparisons and which seed is the caller's.
+"""
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from torch import nn
+from torch.nn.functional import logsigmoid
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from trl import RewardConfig, RewardTrainer
+from trl.trainer.reward_trainer import DataCollatorForPreference
+
+from rlhf.errors import DataError
+from rlhf.evaluation.baselines import BagOfWords, Pair, longer_wins_accuracy
+from rlhf.evaluation.intervals import wilson_interval
+from rlhf.models.directory import ModelDirectory
+from rlhf.models.loading import load_reward_model, load_tokenizer, require_base
+from rlhf.models.saving import merge_adapter, require_new, save_model
+from rlhf.models.templates import install_template
+from rlhf.models.tokenizer import ensure_pad_token, fit_model
+from rlhf.tracking import MetricSink, NullSink, RecordingSink
+from rlhf.training.arguments import (
+    autocast_like,
+    base_record,
+    check_length,
+    choose_attention,
+    lora_config,
+    quantization_options,
+    refuse_added_tokens,
+    run_trainer,
+    trained_model,
+    training_arguments,
+)
+from rlhf.training.callbacks import DevEvaluation, SinkCallback
+from rlhf.training.rows import EncodedRows, completion_text, encode_pairs, pair_scores
+from rlhf.training.settings import RewardModelSettings
+
+logger = logging.getLogger(__name__)
+
+
+def preference_loss(
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    *,
+    weight: torch.Tensor,
+    margin: torch.Tensor,
+    center_coefficient: float | None,
+) -> torch.Tensor:
+    """Mean of ``weight · (−log σ(chosen − rejected − margin) + c·(chosen + rejected)²)``; all shapes
+    (pairs,).
+
+    The likelihood is Bradley & Terry's (1952), the margin Llama 2's (arXiv:2307.09288, eq. 2), the centring
+    Eisenstein et al.'s (arXiv:2312.09244, eq. 2). A pair of weight 0 has no part in it.
+    """
+    terms = -logsigmoid(chosen - rejected - margin)
+    if center_coefficient is not None:
+        terms = terms + center_coefficient * (chosen + rejected) ** 2
+    return (weight * terms).mean()
+
+
+class PreferenceCollator(DataCollatorForPreference):
+    """TRL's collator, which knows margins, with weights."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        batch["weight"] = torch.tensor([example["weight"] for example in examples], dtype=torch.float)
+        return batch
+
+
+class PreferenceTrainer(RewardTrainer):
+    """``RewardTrainer`` with a weight per pair.
+
+    The loss is written out because TRL's hands every column to the model and averages before a weight could
+    be applied; with weights of one and margins of zero both are equal.
+    """
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # The collator drops the length; the length-grouping sampler reads it.
+        self._signature_columns = [  # type: ignore[assignment]
+            "chosen_ids",
+            "rejected_ids",
+            "margin",
+            "weight",
+            "length",
+        ]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        outputs = model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+        )
+        chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
+        loss = preference_loss(
+            chosen,
+            rejected,
+            weight=inputs["weight"],
+            margin=inputs["margin"],
+            center_coefficient=cast(RewardConfig, self.args).center_rewards_coefficient,
+        )
+        with torch.no_grad():
+            figures = self._metrics["train" if model.training else "eval"]
+            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            figures["num_tokens"] = [self._total_train_tokens]
+            figures["accuracy"].append((chosen > rejected).float().mean().item())
+            figures["reward_gap"].append((chosen - rejected).mean().item())
+            figures["mean_reward"].append(outputs.logits.float().mean().item())
+        return (loss, outputs) if return_outputs else loss
+
+
+def train_reward_model(
+    base: Path,
+    comparisons: DatasetDict,
+    settings: RewardModelSettings,
+    output_dir: Path,
+    *,
+    fold: int | None = None,
+    seed: int = 0,
+    sink: MetricSink | None = None,
+    prefix: str = "reward/",
+) -> ModelDirectory:
+    """Train a scalar reward model on the comparisons of one fold.
+
+    Args:
+        base: directory of a decoder (the SFT policy, as a rule) or an encoder, with its tokenizer.
+        comparisons: splits ``train``, ``dev``, ``test``; columns ``prompt``, ``chosen``, ``rejected``, and
+            ``fold``, ``weight``, ``margin`` where they are used.
+        fold: train on the rows of this fold; all of them by default. Dev and test are never split by fold.
+        seed: of the score head and row order.
+        prefix: of the metrics' names, such as ``reward/proxy/``.
+
+    Returns:
+        The sealed reward model (or adapter). Metrics: ``test/accuracy`` with its Wilson 95 % interval
+        ``test/accuracy_low`` and ``…_high``, ``test/longer_wins_accuracy``, ``test/bag_of_words_accuracy``,
+        ``eval/accuracy``, ``eval/loss`` and ``eval/reward_mean``, ``eval/reward_std`` on dev, ``train/…``,
+        ``data/…``. A split without pairs has no figures.
+
+    Raises:
+        ConfigError: settings that contradict the base model or the machine.
+        DataError: nothing to train on, or columns are missing.
+        ModelError: the base is absent or an adapter, or ``output_dir`` is taken.
+        TrainingError: the loss is not finite.
+    """
+    require_new(output_dir)
+    base = require_base(base, "reward model's base")
+    options = quantization_options(settings.lora)
+    train_rows = _fold(comparisons, fold)
+    tokenizer = load_tokenizer(base)
+    added = install_template(tokenizer, settings.template) + ensure_pad_token(tokenizer, settings.pad_token)
+    refuse_added_tokens(added, settings.lora, "reward_model")
+    set_seed(seed)
+    model = load_reward_model(base, **options)
+    fit_model(model, tokenizer)
+    check_length(settings.max_length, model.config, "reward_model")
+
+    train = encode_pairs(
+        train_rows,
+        tokenizer,
+        max_length=settings.max_length,
+        weights=settings.use_weights,
+        margins=settings.use_margins,
+    )
+    if train.dropped:
+        logger.warning(
+            "%d of %d pairs have a side over reward_model.max_length %d and were left out.",
+            train.dropped, len(train_rows), settings.max_length,
+        )  # fmt: skip
+    if not len(train.dataset) or (settings.use_weights and not any(train.dataset["weight"])):
+        raise DataError(
+            f"None of {len(train_rows)} training pairs can be used ({train.dropped} are longer than "
+            "reward_model.max_length, the rest have weight 0); raise the limit or check the weights."
+        )
+    dev, test = (_held_out(comparisons, split, tokenizer, settings.max_length) for split in ("dev", "test"))
+
+    recording = RecordingSink(sink or NullSink())
+    record: dict[str, Any] = {
+        "reward_model": settings.model_dump(mode="json"),
+        "seed": seed,
+        "fold": fold,
+        "base": base_record(base),
+    }
+    recording.log_params(
+        {f"{prefix}seed": seed, f"{prefix}fold": fold}
+        | {f"{prefix}{key}": value for key, value in record["reward_model"].items()}
+    )
+    with tempfile.TemporaryDirectory(prefix="reward-") as work:
+        arguments = training_arguments(
+            RewardConfig,
+            settings,
+            work=Path(work) / "trainer",
+            seed=seed,
+            model=model,
+            max_length=None,  # pairs over the limit are left out and counted above
+            center_rewards_coefficient=settings.center_rewards_coefficient,
+            disable_dropout=settings.disable_dropout,
+        )
+
+        choose_attention(model, arguments, settings.max_length)
+
+        def evaluate(split: EncodedRows | None, name: str) -> Callable[[PreTrainedModel], dict[str, float]]:
+            def figures(current: PreTrainedModel) -> dict[str, float]:
+                if split is None:
+                    return {}
+                with autocast_like(arguments):
+                    return _figures(*pair_scores(current, split.dataset, tokenizer.pad_token_id), name)
+
+            return figures
+
+        dev_evaluation = DevEvaluation(
+            evaluate(dev, "eval"), times=settings.evaluations, sink=recording, prefix=prefix
+        )
+        trainer = PreferenceTrainer(
+            model,
+            arguments,
+            train_dataset=train.dataset,
+            processing_class=tokenizer,
+            data_collator=PreferenceCollator(pad_token_id=tokenizer.pad_token_id),
+            callbacks=[SinkCallback(recording, prefix), dev_evaluation],
+            peft_config=lora_config(settings.lora, "reward") if settings.lora else None,
+        )
+        metrics = run_trainer(trainer, settings) | train.counts | dev_evaluation.latest
+        trained = trained_model(trainer)
+        metrics |= evaluate(test, "test")(trained.eval())
+        metrics |= _baselines(train_rows, comparisons)
+        recording.log_metrics(
+            {prefix + name: value for name, value in metrics.items() if name.startswith("test/")},
+            int(metrics["train/steps"]),
+        )
+        if settings.lora is None:
+            return save_model(
+                trained, tokenizer, output_dir,
+                kind="reward-model", settings=record, metrics=metrics, curves=recording.curves,
+            )  # fmt: skip
+        adapter = save_model(
+            trained, tokenizer, Path(work) / "adapter" if settings.lora.merge else output_dir,
+            kind="adapter", settings=record, metrics=metrics, curves=recording.curves,
+        )  # fmt: skip
+        return merge_adapter(adapter, base, output_dir) if settings.lora.merge else adapter
+
+
+def _fold(comparisons: DatasetDict, fold: int | None) -> Dataset:
+    rows = comparisons["train"] if "train" in comparisons else Dataset.from_dict({})
+    if fold is not None and len(rows):
+        if "fold" not in rows.column_names:
+            raise DataError("Comparisons have no fold column; prepare the view anew or train on all rows.")
+        rows = rows.select([index for index, value in enumerate(rows["fold"]) if value == fold])
+    if not len(rows):
+        where = "" if fold is None else f" in fold {fold}"
+        raise DataError(
+            f"There are no training comparisons{where}; add comparisons or lower the number of folds."
+        )
+    return rows
+
+
+def _held_out(
+    comparisons: DatasetDict, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> EncodedRows | None:
+    if split not in comparisons or not len(comparisons[split]):
+        logger.warning("There are no comparisons in the %s split; its figures are left out.", split)
+        return None
+    encoded = encode_pairs(comparisons[split], tokenizer, max_length=max_length)
+    return encoded if len(encoded.dataset) else None
+
+
+def _figures(chosen: Sequence[float], rejected: Sequence[float], name: str) -> dict[str, float]:
+    first, second = np.asarray(chosen), np.asarray(rejected)
+    right = int((first > second).sum())
+    interval = wilson_interval(right, len(first))
+    rewards = np.concatenate([first, second])
+    return {
+        f"{name}/accuracy": right / len(first),
+        f"{name}/accuracy_low": interval.low,
+        f"{name}/accuracy_high": interval.high,
+        f"{name}/loss": float(np.logaddexp(0.0, second - first).mean()),
+        f"{name}/pairs": float(len(first)),
+        f"{name}/reward_mean": float(rewards.mean()),
+        f"{name}/reward_std": float(rewards.std()),
+    }
+
+
+def _baselines(train: Dataset, comparisons: DatasetDict) -> dict[str, float]:
+    if "test" not in comparisons or not len(comparisons["test"]):
+        return {}
+    test = _texts(comparisons["test"])
+    return {
+        "test/longer_wins_accuracy": longer_wins_accuracy(test),
+        "test/bag_of_words_accuracy": BagOfWords.fit(_texts(train)).accuracy(test),
+    }
+
+
+def _texts(rows: Dataset) -> list[Pair]:
+    def text(row: Mapping[str, Any], side: str, index: int) -> str:
+        return completion_text(row[side], str(row.get("record_id", index)))
+
+    return [(text(row, "chosen", i), text(row, "rejected", i)) for i, row in enumerate(rows)]

@@ -1,0 +1,198 @@
+"""Rows of feedback as token ids: what the trainers learn from, what was too long, and batches for evaluation.
+
+Tokenising here rather than in TRL makes the ids of training those of rollouts and scoring by construction
+(``rlhf.models.chat``), counts what TRL cuts or drops in silence, and is several times faster.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.errors import DataError
+from rlhf.models.chat import encode_completion, encode_conversation, encode_prompt
+from rlhf.models.length_buckets import length_buckets, right_padded
+
+IGNORED = -100
+"""Label of a token that is not learnt."""
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Tokenised rows, and how many were cut or left out for their length."""
+
+    dataset: Dataset
+    overlong: int
+    """Rows (pairs) longer than the limit."""
+    dropped: int
+    """Rows (pairs) left out: nothing to learn remained, or settings said so."""
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """Figures for the model's metrics."""
+        return {
+            "data/rows": float(len(self.dataset)),
+            "data/overlong": float(self.overlong),
+            "data/dropped": float(self.dropped),
+        }
+
+
+def completion_text(completion: str | Sequence[Mapping[str, str]], record: str) -> str:
+    """The text of a completion, which is a string or a single assistant turn.
+
+    Raises:
+        DataError: there are several turns, or one that is not the assistant's.
+    """
+    if isinstance(completion, str):
+        return completion
+    if len(completion) != 1 or completion[0]["role"] != "assistant":
+        roles = ", ".join(m["role"] for m in completion) or "none"
+        raise DataError(
+            f"Record {record}: a completion must be one assistant turn but has the turns: {roles}; move all "
+            "but the last turn into the prompt."
+        )
+    return completion[0]["content"]
+
+
+def encode_demonstrations(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    completion_only: bool = True,
+    drop_overlong: bool = False,
+) -> EncodedRows:
+    """Demonstrations (``prompt``/``completion``, each text or chat turns, or ``text``) with their labels.
+
+    Returns:
+        Columns ``input_ids``, ``labels`` (``-100`` where nothing is learnt) and ``length``.
+
+    Raises:
+        DataError: the columns are others, or a completion is not one assistant turn.
+    """
+    columns = set(rows.column_names)
+    if not ({"prompt", "completion"} <= columns or "text" in columns):
+        raise DataError(
+            "Demonstrations need the columns prompt and completion, or text, but have "
+            f"{', '.join(sorted(columns))}; prepare the view anew."
+        )
+    encoded: dict[str, list[Any]] = {"input_ids": [], "labels": [], "length": []}
+    overlong = dropped = 0
+    for index, row in enumerate(rows):
+        if "completion" in columns:
+            prompt = encode_prompt(tokenizer, row["prompt"]) if row["prompt"] else []
+            text = completion_text(row["completion"], str(row.get("record_id", index)))
+            ids = prompt + encode_completion(tokenizer, text)
+        else:
+            prompt, ids = [], encode_text(tokenizer, row["text"])
+        labels = [IGNORED] * len(prompt) + ids[len(prompt) :] if completion_only else list(ids)
+        if len(ids) > max_length:
+            overlong += 1
+            ids, labels = ids[:max_length], labels[:max_length]
+            # The first token is predicted from nothing and counts for no loss.
+            if drop_overlong or all(label == IGNORED for label in labels[1:]):
+                dropped += 1
+                continue
+        encoded["input_ids"].append(ids)
+        encoded["labels"].append(labels)
+        encoded["length"].append(len(ids))
+    return EncodedRows(Dataset.from_dict(encoded), overlong, dropped)
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a whole text, closed by EOS once."""
+    ids = list(tokenizer(text)["input_ids"])
+    return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
+
+
+def encode_pairs(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    weights: bool = False,
+    margins: bool = False,
+) -> EncodedRows:
+    """Comparisons (``prompt``/``chosen``/``rejected``, each text or chat turns) as pairs of token ids.
+
+    A pair with a side over ``max_length`` is left out: a cut answer would be judged without its end.
+
+    Returns:
+        Columns ``chosen_ids``, ``rejected_ids``, ``weight`` (scaled to a mean of one), ``margin`` and
+        ``length`` (of the longer side).
+
+    Raises:
+        DataError: a column is missing, or a side is not one assistant turn.
+    """
+    needed = {"prompt", "chosen", "rejected"} | ({"weight"} if weights else set())
+    needed |= {"margin"} if margins else set()
+    if missing := needed - set(rows.column_names):
+        raise DataError(f"Comparisons lack the columns {', '.join(sorted(missing))}; prepare the view anew.")
+    names = ("chosen_ids", "rejected_ids", "weight", "margin", "length")
+    encoded: dict[str, list[Any]] = {name: [] for name in names}
+    overlong = 0
+    for index, row in enumerate(rows):
+        record = str(row.get("record_id", index))
+        sides = [
+            encode_conversation(tokenizer, row["prompt"], completion_text(row[side], record))
+            for side in ("chosen", "rejected")
+        ]
+        length = max(map(len, sides))
+        if length > max_length:
+            overlong += 1
+            continue
+        values = (*sides, row["weight"] if weights else 1.0, row["margin"] if margins else 0.0, length)
+        for name, value in zip(names, values, strict=True):
+            encoded[name].append(value)
+    if weights and (total := sum(encoded["weight"])):
+        scale = len(encoded["weight"]) / total
+        encoded["weight"] = [w * scale for w in encoded["weight"]]
+    return EncodedRows(Dataset.from_dict(encoded), overlong, overlong)
+
+
+@torch.inference_mode()
+def token_loss(
+    model: PreTrainedModel, rows: Dataset, pad_token_id: int, *, token_budget: int = 8192
+) -> tuple[float, int]:
+    """Mean negative log-likelihood of the labelled tokens in nats, and their number; every token counts
+    once."""
+    total, count = 0.0, 0
+    device = next(model.parameters()).device
+    ids, labels = rows["input_ids"][:], rows["labels"][:]
+    for bucket in length_buckets(rows["length"][:], token_budget):
+        inputs, mask = _masked([ids[i] for i in bucket], pad_token_id, device)
+        targets, _ = right_padded([labels[i] for i in bucket], IGNORED)
+        wanted = targets.to(device)[:, 1:]
+        logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+        total += torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
+        ).item()
+        count += int((wanted != IGNORED).sum())
+    return (total / count if count else 0.0), count
+
+
+@torch.inference_mode()
+def pair_scores(
+    model: PreTrainedModel, pairs: Dataset, pad_token_id: int, *, token_budget: int = 16384
+) -> tuple[list[float], list[float]]:
+    """Rewards of the chosen and of the rejected side of each pair, in order."""
+    device = next(model.parameters()).device
+    ids = pairs["chosen_ids"][:] + pairs["rejected_ids"][:]
+    scores = [0.0] * len(ids)
+    for bucket in length_buckets([len(row) for row in ids], token_budget):
+        inputs, mask = _masked([ids[i] for i in bucket], pad_token_id, device)
+        logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits
+        for index, score in zip(bucket, logits.squeeze(-1).float().tolist(), strict=True):
+            scores[index] = score
+    return scores[: len(pairs)], scores[len(pairs) :]
+
+
+def _masked(
+    sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    ids, lengths = right_padded(sequences, pad_id)
+    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+    return ids.to(device), mask.to(device)

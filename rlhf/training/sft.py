@@ -1,0 +1,260 @@
+"""Supervised fine-tuning: demonstrations in, a policy directory out, on TRL's ``SFTTrainer``.
+
+Tokenising, the chat template and the length report are ours, the optimisation is TRL's.
+"""
+
+import logging
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, TypeGuard, cast
+
+import datasets
+import torch
+from datasets import Dataset, DatasetDict
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from trl import SFTConfig, SFTTrainer, pack_dataset
+
+from rlhf.errors import DataError
+from rlhf.models.directory import ModelDirectory
+from rlhf.models.loading import load_policy, load_tokenizer, require_base
+from rlhf.models.log_probs import LINEAR_HEAD_ARCHITECTURES
+from rlhf.models.saving import merge_adapter, require_new, save_model
+from rlhf.models.templates import install_template
+from rlhf.models.tokenizer import ensure_pad_token, fit_model
+from rlhf.tracking import MetricSink, NullSink, RecordingSink
+from rlhf.training.arguments import (
+    autocast_like,
+    base_record,
+    check_length,
+    choose_attention,
+    lora_config,
+    quantization_options,
+    refuse_added_tokens,
+    run_trainer,
+    trained_model,
+    training_arguments,
+)
+from rlhf.training.callbacks import DevEvaluation, SinkCallback
+from rlhf.training.rows import IGNORED, EncodedRows, encode_demonstrations, token_loss
+from rlhf.training.settings import SFTSettings, TrainerSettings
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "sft/"
+
+
+def train_sft(
+    base: Path,
+    demonstrations: DatasetDict,
+    settings: SFTSettings,
+    output_dir: Path,
+    *,
+    sink: MetricSink | None = None,
+    seed: int = 0,
+) -> ModelDirectory:
+    """Teach a language model to answer like the demonstrations.
+
+    Args:
+        base: directory of a full model with its tokenizer.
+        demonstrations: split ``train``, and ``dev`` where there is one; columns ``prompt`` and ``completion``
+            (chat turns or text), or ``text``.
+        output_dir: where the policy is written; absent or empty.
+        seed: of row order, dropout and new weights. The same seed, data and machine give the same digest.
+
+    Returns:
+        The sealed policy, or the adapter when ``settings.lora.merge`` is off. Metrics: ``eval/loss`` (nats
+        per learnt token of dev), ``eval/perplexity``, ``train/…``, ``data/…``.
+
+    Raises:
+        ConfigError: settings that contradict the base model or the machine.
+        DataError: nothing to train on, or rows of another shape.
+        ModelError: the base is absent or an adapter, or ``output_dir`` is taken.
+        TrainingError: the loss is not finite.
+    """
+    require_new(output_dir)
+    base = require_base(base, "sft base model")
+    options = quantization_options(settings.lora)
+    tokenizer = load_tokenizer(base)
+    added = install_template(tokenizer, settings.template) + ensure_pad_token(tokenizer, settings.pad_token)
+    refuse_added_tokens(added, settings.lora, "sft")
+    set_seed(seed)
+    model = load_policy(base, **options)
+    fit_model(model, tokenizer)
+    check_length(settings.max_length, model.config, "sft")
+
+    def encode(split: str) -> EncodedRows | None:
+        if split not in demonstrations or not len(demonstrations[split]):
+            return None
+        return encode_demonstrations(
+            demonstrations[split],
+            tokenizer,
+            max_length=settings.max_length,
+            completion_only=settings.completion_only_loss,
+            drop_overlong=settings.overlong == "drop",
+        )
+
+    train = encode("train")
+    if train is None or not len(train.dataset):
+        lost = f" ({train.dropped} rows are longer than sft.max_length)" if train else ""
+        raise DataError(f"There are no demonstrations to train on{lost}; add a source of demonstrations.")
+    dev = encode("dev")
+    if train.overlong:
+        logger.warning(
+            "%d of %d demonstrations exceed sft.max_length %d; %d were dropped.",
+            train.overlong, len(demonstrations["train"]), settings.max_length, train.dropped,
+        )  # fmt: skip
+
+    recording = RecordingSink(sink or NullSink())
+    record: dict[str, Any] = {
+        "sft": settings.model_dump(mode="json"),
+        "seed": seed,
+        "base": base_record(base),
+    }
+    recording.log_params({"sft/seed": seed, **{f"sft/{k}": v for k, v in record["sft"].items()}})
+    with tempfile.TemporaryDirectory(prefix="sft-") as work:
+        trained, metrics = fit_language_model(
+            model,
+            tokenizer,
+            train.dataset,
+            dev.dataset if dev else None,
+            settings,
+            work=Path(work),
+            packing="bfd" if settings.packing else None,
+            sink=recording,
+            prefix=PREFIX,
+            seed=seed,
+        )
+        metrics |= train.counts
+        if settings.lora is None:
+            return save_model(
+                trained, tokenizer, output_dir,
+                kind="causal-lm", settings=record, metrics=metrics, curves=recording.curves,
+            )  # fmt: skip
+        adapter = save_model(
+            trained, tokenizer, Path(work) / "adapter" if settings.lora.merge else output_dir,
+            kind="adapter", settings=record, metrics=metrics, curves=recording.curves,
+        )  # fmt: skip
+        return merge_adapter(adapter, base, output_dir) if settings.lora.merge else adapter
+
+
+def fit_language_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    dev: Dataset | None,
+    settings: TrainerSettings,
+    *,
+    work: Path,
+    packing: str | None,
+    sink: MetricSink,
+    prefix: str,
+    seed: int,
+) -> tuple[PreTrainedModel, dict[str, float]]:
+    """Optimise a language model on tokenised rows; shared by fine-tuning and pre-training.
+
+    Args:
+        train: columns ``input_ids``, ``labels``, ``length``.
+        packing: a strategy of ``trl.pack_dataset``. ``bfd`` keeps rows from seeing each other; that is exact
+        only
+            because TRL passes ``use_cache=False``, without which the mask of packed rows is not built.
+
+    Returns:
+        The trained model (wrapped by PEFT for an adapter), and the closing figures.
+    """
+    arguments = training_arguments(
+        SFTConfig,
+        settings if packing is None else settings.model_copy(update={"length_grouping": False}),
+        work=work,
+        seed=seed,
+        model=model,
+        max_length=settings.max_length,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        packing=packing is not None,
+        packing_strategy=packing or "bfd",
+    )
+    if packing is not None:
+        train = _packed(train.select_columns(["input_ids", "labels"]), settings.max_length, packing)
+    choose_attention(model, arguments, settings.max_length)
+    callbacks: list[SinkCallback | DevEvaluation] = []
+    evaluation = None
+    if dev is not None and len(dev):
+
+        def evaluate(current: PreTrainedModel) -> dict[str, float]:
+            with autocast_like(arguments):
+                loss, _ = token_loss(current, dev, tokenizer.pad_token_id)
+            return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700.0))}
+
+        evaluation = DevEvaluation(evaluate, times=settings.evaluations, sink=sink, prefix=prefix)
+        callbacks.append(evaluation)
+    lora = getattr(settings, "lora", None)
+    trainer = PolicyTrainer(
+        model,
+        arguments,
+        train_dataset=train,
+        processing_class=tokenizer,
+        # Progress first, then the evaluation of the same step.
+        callbacks=[SinkCallback(sink, prefix), *callbacks],
+        peft_config=lora_config(lora, "policy") if lora is not None else None,
+    )
+    metrics = run_trainer(trainer, settings)
+    return trained_model(trainer), metrics | (evaluation.latest if evaluation else {})
+
+
+class PolicyTrainer(SFTTrainer):
+    """``SFTTrainer`` with a cheaper loss for small models on one CPU process.
+
+    TRL projects every position to the vocabulary, in tiles and twice, to save memory on GPUs; for a million
+    parameters that is half of the time. Here only the learnt positions are projected, once. Loss and
+    gradients are the same.
+    """
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        # Other families scale or cap their logits; a wrapped model must be called as a whole.
+        simple = _has_linear_head(model) and self.args.use_cpu and self.accelerator.num_processes == 1
+        if return_outputs or not simple:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        decoder, head = cast(nn.Module, model.base_model), cast(nn.Module, model.get_output_embeddings())
+        labels = inputs["labels"][:, 1:]
+        learnt = labels != IGNORED
+        # The trainer's own autocast sits on the forward of the whole model.
+        with self.accelerator.autocast():
+            hidden = decoder(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs.get("attention_mask"),
+                position_ids=inputs.get("position_ids"),
+                use_cache=False,
+            ).last_hidden_state[:, :-1]
+            logits = head(hidden[learnt]).float()
+        wanted = labels[learnt]
+        loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+        count = wanted.numel() if num_items_in_batch is None else num_items_in_batch
+        figures = self._metrics["train" if model.training else "eval"]
+        with torch.no_grad():
+            self._total_train_tokens += int(
+                inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).sum()
+            )
+            figures["num_tokens"] = [self._total_train_tokens]
+            figures["mean_token_accuracy"].append((logits.argmax(-1) == wanted).float().mean().item())
+        return loss / max(1, int(count))
+
+
+def _has_linear_head(model: nn.Module) -> TypeGuard[PreTrainedModel]:
+    return isinstance(model, PreTrainedModel) and model.config.model_type in LINEAR_HEAD_ARCHITECTURES
+
+
+def _packed(rows: Dataset, length: int, strategy: str) -> Dataset:
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        return pack_dataset(rows, length, strategy)
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

@@ -1,0 +1,48 @@
+"""Compare the policy with the supervised one, and with the champion, on held-out prompts."""
+
+from typing import Annotated
+
+from datasets import Dataset, DatasetDict
+from zenml import ArtifactConfig, step
+
+from materializers.report import ReportMaterializer
+from ops.cache import cached_by_content
+from ops.registries import champion_directory
+from ops.stage import stage
+from rlhf.evaluation.settings import EvaluationSettings
+from rlhf.models.directory import ModelDirectory
+from rlhf.registry.champion import ChampionRef
+from rlhf.report import Report
+
+
+@step(cache_policy=cached_by_content(__name__, "rlhf.sample.gold"), output_materializers={"evaluation": ReportMaterializer})
+def evaluate_policy(
+    policy: ModelDirectory,
+    sft_policy: ModelDirectory,
+    proxy: ModelDirectory,
+    selection: ModelDirectory,
+    champion: ChampionRef,
+    prompts: DatasetDict,
+    frontier: Dataset,
+    settings: EvaluationSettings,
+    seed: int,
+) -> Annotated[Report, ArtifactConfig(name="evaluation", tags=["report"])]:
+    """Rewards, KL, length and win rates with intervals, the reward/KL frontier, and samples side by side."""
+    from rlhf.evaluation.stage import evaluate
+
+    with stage("evaluation", settings) as run:
+        result = evaluate(
+            policy=policy.path,
+            sft=sft_policy.path,
+            champion=champion_directory(champion),
+            proxy=proxy.path,
+            selection=selection.path,
+            prompts=prompts["test"],
+            frontier=frontier,
+            settings=settings,
+            seed=seed,
+            sink=run.sink,
+        )
+        run.sink.log_metrics(result.metrics, step=0)
+        run.sink.log_text(result.report.html, "reports/evaluation.html")
+        return result.report

@@ -1,0 +1,41 @@
+"""Derive the training views from annotation rows: demonstrations, comparisons, prompts and text, split by
+prompt."""
+
+from typing import Annotated
+
+from datasets import Dataset, DatasetDict
+from rlhf.feedback.views import prepare
+from zenml import ArtifactConfig, step
+
+from materializers.dataset import DatasetMaterializer
+from materializers.report import ReportMaterializer
+from ops.cache import cached_by_content
+from ops.stage import stage
+from rlhf.feedback.settings import DatasetSettings
+from rlhf.report import Report
+
+
+@step(
+    cache_policy=cached_by_content(__name__),
+    output_materializers={
+        "demonstrations": DatasetMaterializer,
+        "comparisons": DatasetMaterializer,
+        "prompts": DatasetMaterializer,
+        "text": DatasetMaterializer,
+        "data_report": ReportMaterializer,
+    },
+)
+def prepare_datasets(
+    feedback: Dataset, settings: DatasetSettings
+) -> tuple[
+    Annotated[DatasetDict, ArtifactConfig(name="demonstrations", tags=["view"])],
+    Annotated[DatasetDict, ArtifactConfig(name="comparisons", tags=["view"])],
+    Annotated[DatasetDict, ArtifactConfig(name="prompts", tags=["view"])],
+    Annotated[DatasetDict, ArtifactConfig(name="text", tags=["view"])],
+    Annotated[Report, ArtifactConfig(name="data_report", tags=["report"])],
+]:
+    """The four views, each with train, dev and test splits, and the report of what was left out and why."""
+    with stage("datasets", settings) as run:
+        views = prepare(feedback.data.table, settings)
+        run.sink.log_text(views.report.html, "reports/data.html")
+        return views.demonstrations, views.comparisons, views.prompts, views.text, views.report

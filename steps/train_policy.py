@@ -1,0 +1,46 @@
+"""Optimise the supervised policy against the proxy reward model with PPO."""
+
+from typing import Annotated
+
+from datasets import Dataset, DatasetDict
+from zenml import ArtifactConfig, step
+
+from materializers.dataset import DatasetMaterializer
+from materializers.model_directory import ModelDirectoryMaterializer
+from ops.cache import cached_by_content
+from ops.stage import stage
+from rlhf.models.directory import ModelDirectory
+from rlhf.training.ppo.settings import PPOSettings
+
+
+@step(
+    cache_policy=cached_by_content(__name__),
+    output_materializers={"policy": ModelDirectoryMaterializer, "frontier": DatasetMaterializer},
+)
+def train_policy(
+    sft_policy: ModelDirectory,
+    proxy: ModelDirectory,
+    selection: ModelDirectory,
+    prompts: DatasetDict,
+    settings: PPOSettings,
+    seed: int,
+) -> tuple[
+    Annotated[ModelDirectory, ArtifactConfig(name="policy", tags=["model", "policy"])],
+    Annotated[Dataset, ArtifactConfig(name="frontier")],
+]:
+    """The policy at the checkpoint that the selection model chose, and every checkpoint's samples and KL."""
+    from rlhf.training.policy import train_policy as train
+
+    with stage("ppo", settings) as run:
+        result = train(
+            sft_policy.path,
+            proxy=proxy.path,
+            selection=selection.path,
+            prompts=prompts,
+            settings=settings,
+            output_dir=run.output / "model",
+            work_dir=run.scratch,
+            seed=seed,
+            sink=run.sink,
+        )
+        return result.policy, result.frontier

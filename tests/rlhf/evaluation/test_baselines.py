@@ -1,0 +1,38 @@
+"""The baselines that a reward model has to beat."""
+
+import pytest
+
+from rlhf.errors import DataError
+from rlhf.evaluation.baselines import BagOfWords, longer_wins_accuracy
+
+POLITE = [(f"Dear customer {i}, we are sorry", f"No. Your problem {i}, go away") for i in range(20)]
+
+
+def test_longer_wins_counts_equal_lengths_half() -> None:
+    assert longer_wins_accuracy([("long one", "short"), ("abc", "xyz"), ("a", "bb")]) == pytest.approx(0.5)
+
+
+def test_the_bag_of_words_learns_the_words_that_win() -> None:
+    model = BagOfWords.fit(POLITE)
+    unseen = [("Dear customer 77, we are sorry", "No. Your problem 77, go away")]
+    assert model.accuracy(unseen) == 1.0
+
+
+def test_swapping_the_sides_mirrors_the_accuracy() -> None:
+    model = BagOfWords.fit(POLITE[:5])
+    mixed = POLITE[5:10] + [(rejected, chosen) for chosen, rejected in POLITE[10:13]]
+    swapped = [(rejected, chosen) for chosen, rejected in mixed]
+    assert model.accuracy(mixed) == pytest.approx(1 - model.accuracy(swapped))
+
+
+def test_answers_of_unknown_words_are_a_coin_toss() -> None:
+    assert BagOfWords.fit(POLITE).accuracy([("漢字", "🙂"), ("zzz", "qqq")]) == 0.5
+
+
+def test_no_pairs_and_no_words_are_errors() -> None:
+    with pytest.raises(DataError, match="at least one pair"):
+        BagOfWords.fit([])
+    with pytest.raises(DataError, match="at least one pair"):
+        longer_wins_accuracy([])
+    with pytest.raises(DataError, match="no words"):
+        BagOfWords.fit([("!!", "??")])

@@ -1,0 +1,269 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf.errors import DataError
+from rlhf.feedback.ingest import ingest
+from rlhf.feedback.layouts import BY_NAME, LAYOUTS, choose_layout, nearest_layout
+from rlhf.feedback.records import Quarantined, Record
+from rlhf.feedback.rows import AnnotationRow, from_table
+from rlhf.feedback.settings import LAYOUT_NAMES, FeedbackSettings
+
+PUBLIC_DATA = Path(__file__).parents[3] / "../shared/data/public"
+
+USER = ("user",)
+# layout, record, (roles of the prompt, responses, kind, value) of each row
+EXAMPLES: list[tuple[str, dict[str, Any], list[tuple[tuple[str, ...], tuple[str, ...], str, Any]]]] = [
+    (
+        "annotation-rows",
+        {
+            "record_id": "r",
+            "prompt": [{"role": "user", "content": "Hi"}],
+            "responses": ["a", "b"],
+            "kind": "comparison",
+            "value": "1",
+        },
+        [(USER, ("a", "b"), "comparison", 1)],
+    ),
+    (
+        "ukp-convincing-arguments",
+        {
+            "arg1": {"text": "x", "stance": "Yes"},
+            "arg2": {"text": "y", "stance": "Yes"},
+            "debateMetaData": {"title": "Tea?"},
+            "mTurkAssignments": [
+                {"turkID": "w1", "value": "a2"},
+                {"turkID": "w2", "value": "equal"},
+            ],
+        },
+        [(USER, ("x", "y"), "comparison", 1), (USER, ("x", "y"), "comparison", None)],
+    ),
+    (
+        "pandalm",
+        {
+            "idx": 3,
+            "instruction": "Is it?",
+            "input": "This",
+            "response1": True,
+            "response2": "no",
+            "annotator1": 1,
+            "annotator2": 0,
+        },
+        [
+            (("context", "user"), ("True", "no"), "comparison", 0),
+            (("context", "user"), ("True", "no"), "comparison", None),
+        ],
+    ),
+    (
+        "argilla-dolly-falcon",
+        {"prompt": "Hi", "original_response": "a", "response-1": "b", "category": "qa"},
+        [(USER, ("a", "b"), "comparison", 0)],
+    ),
+    (
+        "better-poorer",
+        {"question": "Hi", "better_response": "a", "poorer_response": "b"},
+        [(USER, ("a", "b"), "comparison", 0)],
+    ),
+    (
+        "prompt-chosen-rejected",
+        {"prompt": "Hi", "chosen": "a", "rejected": "b"},
+        [(USER, ("a", "b"), "comparison", 0)],
+    ),
+    (
+        "chosen-rejected",
+        {"chosen": "\n\nHuman: Hi\n\nAssistant: a", "rejected": "\n\nHuman: Hi\n\nAssistant: b"},
+        [(USER, ("a", "b"), "comparison", 0)],
+    ),
+    (
+        "taskmaster-reward",
+        {
+            "context": json.dumps(
+                [
+                    {"role": "user", "text": "Tea"},
+                    {"role": "agent", "api": {"find": "tea"}},
+                    {"role": "api", "response": {"find": "yes"}},
+                ]
+            ),
+            "generation": json.dumps({"role": "agent", "text": "Here"}),
+            "reward": 1.0,
+        },
+        [(("user", "assistant", "system"), ("Here",), "label", True)],
+    ),
+    (
+        "prompt-completion-label",
+        {"prompt": "Hi", "completion": "a", "label": False},
+        [(USER, ("a",), "label", False)],
+    ),
+    (
+        "messages",
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "a"},
+                {"role": "user", "content": "Bye"},
+            ]
+        },
+        [(("system", "user"), (), "demonstration", "a")],
+    ),
+    (
+        "messages",
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "a"}]},
+        [(USER, (), "demonstration", "a")],
+    ),
+    (
+        "instruction-context-response",
+        {"instruction": "Hi", "context": "", "response": "a"},
+        [(USER, (), "demonstration", "a")],
+    ),
+    (
+        "instruction-context-response",
+        {"instruction": "Hi", "context": "Facts", "response": "a", "category": "qa"},
+        [(("context", "user"), (), "demonstration", "a")],
+    ),
+    (
+        "instruction-input-output",
+        {"instruction": "Hi", "input": "x", "output": "a"},
+        [(("context", "user"), (), "demonstration", "a")],
+    ),
+    (
+        "instruction-input-output",
+        {"instruction": "Hi", "instances": [{"input": "", "output": "a"}, {"input": "x", "output": "b"}]},
+        [(USER, (), "demonstration", "a"), (("context", "user"), (), "demonstration", "b")],
+    ),
+    ("question-answer", {"question": "Hi", "answer": "a"}, [(USER, (), "demonstration", "a")]),
+    ("prompt-completion", {"prompt": "Hi", "completion": "a"}, [(USER, (), "demonstration", "a")]),
+    ("mt-bench", {"question_id": 81, "turns": ["Hi", "More"]}, [(USER, (), "demonstration", "")]),
+    ("prompts", {"id": 1, "prompt": "Hi", "type": "greeting"}, [(USER, (), "demonstration", "")]),
+    ("text", {"doc": 0, "text": "Once"}, [((), (), "demonstration", "Once")]),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "expected"), EXAMPLES)
+def test_a_layout_is_recognised_and_read(name: str, record: dict[str, Any], expected: list) -> None:
+    layout = choose_layout("s", [record])
+    assert layout.name == name
+    rows = list(layout.read([Record(1, record)], "s"))
+    assert all(isinstance(row, AnnotationRow) for row in rows)
+    assert [(tuple(m["role"] for m in r.prompt), r.responses, r.kind, r.value) for r in rows] == expected
+
+
+def test_a_prompt_without_answer_is_a_draft() -> None:
+    (row,) = BY_NAME["mt-bench"].read([Record(1, {"turns": ["Hi"]})], "s")
+    assert isinstance(row, AnnotationRow)
+    assert row.status == "draft"
+
+
+def test_settings_name_exactly_the_layouts_there_are() -> None:
+    assert tuple(layout.name for layout in LAYOUTS) == LAYOUT_NAMES
+
+
+def test_unknown_columns_are_an_error_that_names_the_nearest_layout() -> None:
+    with pytest.raises(DataError, match=r"columns choosen, prompt, rejected.*'prompt-chosen-rejected'"):
+        choose_layout("s", [{"prompt": "a", "choosen": "b", "rejected": "c"}])
+
+
+def test_a_prompt_beside_other_long_text_is_not_taken_for_a_bare_prompt() -> None:
+    with pytest.raises(DataError, match="no known layout"):
+        choose_layout("s", [{"prompt": "Hi", "by_ada": "word " * 50}])
+
+
+def test_a_named_layout_needs_its_columns() -> None:
+    with pytest.raises(DataError, match="needs the columns answer, question, but has prompt"):
+        choose_layout("s", [{"prompt": "a"}], "question-answer")
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        ({"instruction", "input", "outputs"}, "instruction-input-output"),
+        ({"prompts", "chosen_text", "rejected_text"}, "prompt-chosen-rejected"),
+        ({"questions", "answers"}, "question-answer"),
+    ],
+)
+def test_the_nearest_layout_is_the_one_a_person_would_name(columns: set[str], name: str) -> None:
+    assert nearest_layout(frozenset(columns)).name == name
+
+
+def test_a_lone_surrogate_is_refused_not_raised() -> None:
+    (refused,) = BY_NAME["text"].read([Record(7, json.loads('{"text": "a \\ud800 b"}'))], "s")
+    assert isinstance(refused, Quarantined)
+    assert (refused.line, "surrogate" in refused.reason) == (7, True)
+
+
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.just("\ud800"),
+    st.binary(max_size=3),
+)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["role", "content", "text", "value", "from", "message_id", "replies", "title"]),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=6,
+)
+_NEEDED = {column for layout in LAYOUTS for needed in layout.columns for column in needed}
+_COLUMNS = [*sorted(_NEEDED), "input", "context", "rank", "deleted", "annotator2", "id", "idx", "status"]
+
+
+@given(
+    st.sampled_from(LAYOUTS),
+    st.lists(st.dictionaries(st.sampled_from(_COLUMNS), _VALUES, max_size=8), max_size=3),
+)
+def test_whatever_a_record_holds_it_is_read_or_refused(layout: Any, records: list[Mapping[str, Any]]) -> None:
+    numbered = [Record(line, values) for line, values in enumerate(records, 1)]
+    for outcome in layout.read(numbered, "s"):
+        assert isinstance(outcome, AnnotationRow | Quarantined)
+
+
+@pytest.mark.skipif(not PUBLIC_DATA.exists(), reason="the shared public data is not beside this checkout")
+@pytest.mark.parametrize(
+    ("file", "layout", "kinds", "refused"),
+    [
+        ("dolly15k_ci.jsonl.gz", "instruction-context-response", {"demonstration": 200}, {}),
+        ("gsm8k_ci.jsonl.gz", "question-answer", {"demonstration": 60}, {}),
+        ("hh_harmless_base_ci.jsonl.gz", "chosen-rejected", {"comparison": 80}, {}),
+        (
+            "oasst1_ci.jsonl.gz",
+            "oasst-messages",
+            {"demonstration": 30, "ranking": 30},
+            {"message is marked as deleted": 1},
+        ),
+        ("pandalm_ci.jsonl.gz", "pandalm", {"comparison": 300}, {}),
+        ("taskmaster4_reward_ci.jsonl.gz", "taskmaster-reward", {"label": 100}, {}),
+        ("ukpconvarg1_ci.jsonl.gz", "ukp-convincing-arguments", {"comparison": 997}, {}),
+    ],
+)
+def test_real_files_are_recognised_and_read_whole(
+    file: str, layout: str, kinds: dict[str, int], refused: dict[str, int]
+) -> None:
+    settings = FeedbackSettings.model_validate(
+        {"sources": [{"type": "file", "path": PUBLIC_DATA / "ci" / file}]}
+    )
+    result = ingest(settings)
+    (source,) = result.report.data["sources"].values()
+    assert (source["layout"], source["kinds"], source["quarantined"]) == (layout, kinds, refused)
+    for row in from_table(result.table)[:20]:
+        assert row.prompt[-1]["role"] in ("user", "system")
+
+
+@pytest.mark.skipif(not PUBLIC_DATA.exists(), reason="the shared public data is not beside this checkout")
+def test_the_bias_probes_are_not_taken_for_feedback() -> None:
+    source = {"type": "file", "path": PUBLIC_DATA / "ci/crows_pairs_ci.jsonl.gz"}
+    with pytest.raises(DataError, match="sent_more, stereo_antistereo, which match no known layout"):
+        ingest(FeedbackSettings.model_validate({"sources": [source]}))
