@@ -2,8 +2,8 @@
 
 Usage: ``python benchmarks/ppo_speed.py [--hidden 128] [--critic shared] [--precision bf16] ...``
 
-Prompts and completions are as long as the support-desk sample's. A random policy hardly ever draws EOS, so nearly
-all completions run to their full length: the figures are upper bounds.
+Prompts and completions are as long as the support-desk sample's. A random policy hardly ever draws EOS, so
+nearly all completions run to their full length: the figures are upper bounds.
 """
 
 import argparse
@@ -46,12 +46,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, value in {
-        "hidden": 128, "layers": 4, "ffn": 352, "heads": 4, "vocabulary": 1024, "rollouts": 64, "prompt": 32,
-        "response": 45, "epochs": 4, "mini-batches": 1, "micro-batch-tokens": 8192, "updates": 4, "threads": 1,
+        "hidden": 128, "layers": 4, "ffn": 352, "heads": 4, "vocabulary": 1024, "prompt": 32, "response": 45,
+        "rollouts": 64, "epochs": 4, "mini-batches": 1, "micro-batch-tokens": 8192, "updates": 4,
+        "threads": 1,
     }.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--critic", choices=["separate", "shared"], default="separate")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="fp32")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -73,11 +74,8 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         tokenizer.save_pretrained(folder / name)
     draw = random.Random(0)
     prompts: Sequence[Prompt] = [
-        " ".join(
-            f"w{draw.randrange(3, args.vocabulary)}"
-            for _ in range(draw.randint(args.prompt - 8, args.prompt))
-        )
-        for _ in range(512)
+        " ".join(f"w{draw.randrange(3, args.vocabulary)}" for _ in range(args.prompt - i % 8))
+        for i in range(512)
     ]
     sink = RecordingSink()
     train_ppo(

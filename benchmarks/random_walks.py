@@ -1,8 +1,11 @@
 """Random walks: does PPO find shortest paths in a graph after seeing only random ones? Optimality is exact.
 
-The task is that of Chen et al. 2021 (Decision Transformer, arXiv:2106.01345, section 4.1) as trlX popularised it: a
-directed graph of 21 nodes with one absorbing goal; a prompt is a start node, a completion the walk to the goal. A
-small Llama is first trained on random walks (supervised), then by PPO with the walk's optimality as the reward.
+The task is that of Chen et al. 2021 (Decision Transformer, arXiv:2106.01345) as trlX popularised it: a
+directed graph of 21 nodes with one absorbing goal; a prompt is a start node, a completion the walk to it.
+A small Llama is first trained on random walks (supervised), then by PPO with their optimality as reward.
+
+Measured on one core of an AVX512 machine, optimality of 260 sampled walks (seeds 0, 1, 2):
+supervised 0.30, 0.24, 0.44; 10 updates 0.93, 0.98, 0.98; 30 updates 0.994, 0.994, 0.992; 8 CPU seconds each.
 
 Usage: ``python benchmarks/random_walks.py [--seeds 3] [--updates 30]``. One thread, no download.
 """
@@ -71,7 +74,7 @@ class Graph:
         return found
 
     def optimality(self, start: str, completion: str) -> float:
-        """1 for a shortest walk, 0 for one that takes a missing edge or does not arrive, linear in between."""
+        """1 for a shortest walk, 0 for one that takes a missing edge or does not arrive, linear between."""
         walk = [LETTERS.index(start)]
         for letter in completion.replace(" ", ""):
             node = LETTERS.find(letter)
@@ -81,7 +84,9 @@ class Graph:
             if node == GOAL:
                 break
         shortest = self.shortest[walk[0]]
-        return max(0.0, (LONGEST_WALK - len(walk)) / (LONGEST_WALK - shortest)) if walk[-1] == GOAL else 0.0
+        if walk[-1] != GOAL:
+            return 0.0
+        return max(0.0, (LONGEST_WALK - len(walk)) / (LONGEST_WALK - shortest))
 
     def reward(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         """Optimality, as a ``Reward``."""
@@ -132,9 +137,10 @@ def random_walks_settings(updates: int, seed: int) -> PPOSettings:
         epochs=4,
         mini_batches=2,
         generation=GenerationSettings(max_new_tokens=LONGEST_WALK),
-        learning_rate=2e-3,
-        critic_learning_rate=3e-3,
-        kl_coefficient=0.01,
+        learning_rate=5e-4,
+        critic_learning_rate=1e-3,
+        learning_rate_schedule="linear",
+        kl_coefficient=0.02,
         missing_eos_penalty=None,
         evaluate_every=10,
         selection_kl_coefficient=0.0,

@@ -29,6 +29,10 @@ _ALWAYS = {
     # One thread to begin with; a stage that gains from more asks torch for them.
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # One progress bar a stage, not one for each file that is loaded.
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
     "TRL_EXPERIMENTAL_SILENCE": "1",
     # ZenML's boxed tracebacks bury the one sentence a user needs.
     "ZENML_ENABLE_RICH_TRACEBACK": "false",

@@ -15,7 +15,10 @@ from rlhf.registry.champion import ChampionRef
 from rlhf.report import Report
 
 
-@step(cache_policy=cached_by_content(__name__, "rlhf.sample.gold"), output_materializers={"evaluation": ReportMaterializer})
+@step(
+    cache_policy=cached_by_content(__name__, "rlhf.sample.gold"),
+    output_materializers={"evaluation": ReportMaterializer},
+)
 def evaluate_policy(
     policy: ModelDirectory,
     sft_policy: ModelDirectory,

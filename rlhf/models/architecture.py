@@ -22,6 +22,7 @@ def new_llama(
         num_attention_heads=settings.heads,
         num_key_value_heads=settings.key_value_heads or settings.heads,
         max_position_embeddings=settings.max_positions,
+        initializer_range=settings.initializer_range,
         tie_word_embeddings=settings.tied_embeddings,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -5,6 +5,7 @@ come here.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -50,12 +51,11 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
         return list(tokenizer(prompt)["input_ids"])
     if tokenizer.chat_template is None:
         raise ModelError(
-            "The prompts are chat messages but the tokenizer has no chat template; set sft.template to 'chat' or "
-            "'instruction' so that one is installed before training."
+            "The prompts are chat messages but the tokenizer has no chat template; set sft.template to "
+            "'chat' or 'instruction' so that one is installed before training."
         )
-    text = tokenizer.apply_chat_template(
-        chat_messages(prompt, tokenizer), add_generation_prompt=True, tokenize=False
-    )
+    messages = cast(list[dict[str, str]], chat_messages(prompt, tokenizer))
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -106,7 +106,9 @@ def _attention(
     groups = heads // key.shape[1]
     if length > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, is_causal=attention_mask is None, scale=scaling
+        )
         return out.transpose(1, 2).contiguous(), None
     grouped = query.view(batch, heads // groups, groups, width)
     scores = torch.matmul(grouped, key.transpose(-1, -2)) * (width**-0.5 if scaling is None else scaling)

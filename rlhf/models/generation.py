@@ -140,8 +140,9 @@ def row_uniforms(seed: int, rows: int, length: int) -> Tensor:
 
     Counter-based streams (Philox; Salmon et al., SC 2011) make this free of any order of evaluation.
     """
-    key = seed % 2**64
-    streams = (np.random.Generator(np.random.Philox(key=[key, i])) for i in range(rows))
+    # an array of its own type: a plain list of such integers would pass through floats and lose digits
+    keys = (np.array([seed % 2**64, row], dtype=np.uint64) for row in range(rows))
+    streams = (np.random.Generator(np.random.Philox(key=key)) for key in keys)
     drawn = [s.random(length, dtype=np.float32) for s in streams]
     return torch.from_numpy(np.stack(drawn)).clamp_(max=_LARGEST_UNIFORM) if drawn else torch.empty(0, length)
 

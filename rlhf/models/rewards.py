@@ -21,8 +21,7 @@ from transformers import (
 )
 
 from rlhf.errors import ConfigError, ModelError, TrainingError
-from rlhf.feedback.rows import Message
-from rlhf.models.chat import Prompt, chat_messages, prompt_text
+from rlhf.models.chat import Prompt, encode_conversation, prompt_text
 from rlhf.models.length_buckets import length_buckets, right_padded
 from rlhf.models.settings_rewards import (
     ClassifierRewardSettings,
@@ -78,27 +77,13 @@ class RewardModelReward:
         """Conversations so far that were longer than ``max_length``."""
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        encoded = [self._encode(p, c) for p, c in zip(prompts, completions, strict=True)]
+        encoded = [
+            encode_conversation(self._tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)
+        ]
         self.truncated += sum(len(ids) > self._max_length for ids in encoded)
         kept = [ids[-self._max_length :] for ids in encoded]
         scores = classifier_logits(self._model, kept, self._token_budget)[:, 0].tolist()
         return checked_scores(scores, prompts, name=f"the reward model {self._path}")
-
-    def _encode(self, prompt: Prompt, completion: str) -> list[int]:
-        eos, eos_id = self._tokenizer.eos_token or "", self._tokenizer.eos_token_id
-        if isinstance(prompt, str):
-            return list(self._tokenizer(prompt + completion + eos)["input_ids"])
-        if self._tokenizer.chat_template is None:
-            raise ModelError(
-                f"The prompts are chat messages but the tokenizer of {self._path} has no chat template; "
-                "train the reward model on chats, or install its template."
-            )
-        answer = Message(role="assistant", content=completion)
-        turns = [*chat_messages(prompt, self._tokenizer), answer]
-        text = self._tokenizer.apply_chat_template(cast(list[dict[str, str]], turns), tokenize=False)
-        ids = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        # ChatML-like templates write a line break after EOS: the model was trained so, hence it stays
-        return ids if eos_id is None or eos_id in ids[-2:] else [*ids, eos_id]
 
 
 class ClassifierReward:

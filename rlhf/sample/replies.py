@@ -32,6 +32,8 @@ RESOLUTIONS: Mapping[Resolution, tuple[str, ...]] = {
     Resolution.PART: ("we will send the missing part", "the missing part is on its way"),
     Resolution.SECOND_PAYMENT: ("we will return the second payment", "the second payment is on its way back"),
 }
+STOCK_ANSWERS = (Resolution.TRACE, Resolution.REPLACE, Resolution.REFUND, Resolution.CANCEL)
+"""What a hurried writer offers whatever the problem."""
 ACKNOWLEDGEMENTS = ("we have your message", "we will look at it")
 """Said where no resolution is offered."""
 
@@ -162,7 +164,9 @@ def _core(form: int, *, order: str, item: str, action: str) -> str:
 
 def _action(enquiry: Enquiry, wording: Wording, flaws: Collection[Flaw], rng: random.Random) -> str:
     right = enquiry.problem.resolution
-    wrong = rng.sample([r for r in Resolution if r is not right], 3)
+    # Who does not read the message gives a stock answer; the rest is spread over all others.
+    pool = STOCK_ANSWERS if rng.random() < 0.75 else tuple(Resolution)
+    wrong = rng.sample([r for r in pool if r is not right], 3)
     if Flaw.NO_RESOLUTION in flaws:
         chosen: list[Resolution] = []
     elif Flaw.WRONG_RESOLUTION in flaws:

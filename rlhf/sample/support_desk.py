@@ -36,23 +36,43 @@ DEMONSTRATION_QUESTION = "Reply to the customer."
 _EPOCH = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 _BETWEEN_ROWS = timedelta(seconds=40)
 
-HABITS: Mapping[Flaw, float] = {
-    Flaw.NO_GREETING: 0.36,
+WRITING_HABITS: Mapping[Flaw, float] = {
+    Flaw.NO_GREETING: 0.34,
     Flaw.WRONG_NAME: 0.06,
     Flaw.NO_COURTESY: 0.40,
     Flaw.WRONG_COURTESY: 0.12,
     Flaw.NO_ORDER: 0.22,
     Flaw.WRONG_ORDER: 0.06,
     Flaw.NO_ITEM: 0.38,
-    Flaw.WRONG_ITEM: 0.10,
+    Flaw.WRONG_ITEM: 0.08,
     Flaw.NO_RESOLUTION: 0.26,
-    Flaw.WRONG_RESOLUTION: 0.27,
+    Flaw.WRONG_RESOLUTION: 0.28,
     Flaw.NO_CLOSING: 0.46,
 }
-"""Chance of each flaw in an ordinary writer's reply."""
+"""Chance of each flaw in an ordinary writer's demonstration. Order numbers are seldom left out: copying them is
+what takes a policy longest to learn."""
+
+CANDIDATE_HABITS: Mapping[Flaw, float] = {
+    Flaw.NO_GREETING: 0.45,
+    Flaw.WRONG_NAME: 0.02,
+    Flaw.NO_COURTESY: 0.45,
+    Flaw.WRONG_COURTESY: 0.05,
+    Flaw.NO_ORDER: 0.36,
+    Flaw.WRONG_ORDER: 0.03,
+    Flaw.NO_ITEM: 0.45,
+    Flaw.WRONG_ITEM: 0.04,
+    Flaw.NO_RESOLUTION: 0.40,
+    Flaw.WRONG_RESOLUTION: 0.10,
+    Flaw.NO_CLOSING: 0.50,
+}
+"""The same for a reply that stands for comparison: parts left out make pairs that few examples teach."""
 
 _HASTE = ((0.25, 0.4), (0.5, 1.0), (0.25, 1.5))
 """Share of writers, and factor on the chance of every flaw: careful, ordinary, hurried."""
+
+_WRONG_FACTS = (Flaw.WRONG_NAME, Flaw.WRONG_ORDER, Flaw.WRONG_ITEM, Flaw.WRONG_RESOLUTION)
+"""Flaws that are not seen without reading the message. Edits have more of them than writing does: other pairs
+only teach a reward model to count components."""
 
 _FAILURE_RATE = 0.015
 """Chance that a person's reply shows one of the failure modes; a slip of copy and paste."""
@@ -84,7 +104,7 @@ def _demonstrations(
     for number, (name, order) in enumerate(customers):
         enquiry = draw_enquiry(name, order, rng)
         prompt = render_enquiry(enquiry, rng)
-        reply = _render(enquiry, _draw_draft(rng), rng)
+        reply = _render(enquiry, _draw_draft(WRITING_HABITS, rng), rng)
         status = _draw_status(settings, rng)
         record = f"{settings.seed}-demonstration-{number:06d}"
         time = _EPOCH + number * _BETWEEN_ROWS
@@ -179,10 +199,10 @@ def _draw_status(settings: SupportDeskSettings, rng: random.Random) -> Status:
     return "discarded" if draw < settings.draft_share + settings.discarded_share else "submitted"
 
 
-def _draw_draft(rng: random.Random) -> _Draft:
+def _draw_draft(habits: Mapping[Flaw, float], rng: random.Random) -> _Draft:
     [haste] = rng.choices([factor for _, factor in _HASTE], [share for share, _ in _HASTE])
     flaws: set[Flaw] = set()
-    for flaw, chance in HABITS.items():
+    for flaw, chance in habits.items():
         if rng.random() < chance * haste:
             flaws = _with(flaws, flaw)
     if rng.random() < _FAILURE_RATE:
@@ -193,10 +213,10 @@ def _draw_draft(rng: random.Random) -> _Draft:
 def _draw_pair(enquiry: Enquiry, rng: random.Random) -> tuple[str, str]:
     """Two different replies in random order: unrelated ones, one and its edit, or one and a failure mode."""
     while True:
-        one = _draw_draft(rng)
+        one = _draw_draft(CANDIDATE_HABITS, rng)
         draw = rng.random()
         if draw < 0.35:
-            other = _draw_draft(rng)
+            other = _draw_draft(CANDIDATE_HABITS, rng)
         elif draw < 0.75:
             other = _edited(one, rng)
         else:
@@ -212,7 +232,11 @@ def _edited(draft: _Draft, rng: random.Random) -> _Draft:
     wording = draft.wording if rng.random() < 0.7 else draw_wording(rng)
     if draft.flaws and rng.random() < 0.4:
         return _Draft(wording, draft.flaws - {rng.choice(sorted(draft.flaws))})
-    return _Draft(wording, frozenset(_with(set(draft.flaws), rng.choice(sorted(HABITS)))))
+    if rng.random() < 0.25:
+        flaw = rng.choice(_WRONG_FACTS)
+    else:
+        [flaw] = rng.choices(list(CANDIDATE_HABITS), list(CANDIDATE_HABITS.values()))
+    return _Draft(wording, frozenset(_with(set(draft.flaws), flaw)))
 
 
 def _failing(draft: _Draft, rng: random.Random) -> _Draft:

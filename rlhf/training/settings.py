@@ -119,6 +119,9 @@ class ArchitectureSettings(Settings):
     """Inner width of the gated feed-forward layers."""
     max_positions: int = Field(default=512, ge=16)
     """Longest sequence in tokens."""
+    initializer_range: float = Field(default=0.02, gt=0)
+    """Standard deviation of the initial weights. 0.02 suits widths from about 512 on; a width of 128 learns
+    to copy names and numbers from a prompt two to three times sooner from 0.05."""
     tied_embeddings: bool = True
     """Use one matrix as input embedding and output projection."""
 

@@ -7,7 +7,7 @@ import logging
 import math
 import tempfile
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import datasets
 import torch
@@ -221,7 +221,8 @@ class PolicyTrainer(SFTTrainer):
         simple = _has_linear_head(model) and self.args.use_cpu and self.accelerator.num_processes == 1
         if return_outputs or not simple:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        decoder, head = cast(nn.Module, model.base_model), cast(nn.Module, model.get_output_embeddings())
+        language_model = cast(PreTrainedModel, model)
+        decoder, head = language_model.base_model, cast(nn.Module, language_model.get_output_embeddings())
         labels = inputs["labels"][:, 1:]
         learnt = labels != IGNORED
         # The trainer's own autocast sits on the forward of the whole model.
@@ -246,7 +247,7 @@ class PolicyTrainer(SFTTrainer):
         return loss / max(1, int(count))
 
 
-def _has_linear_head(model: nn.Module) -> TypeGuard[PreTrainedModel]:
+def _has_linear_head(model: nn.Module) -> bool:
     return isinstance(model, PreTrainedModel) and model.config.model_type in LINEAR_HEAD_ARCHITECTURES
 
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-_LOG_RATIO_LIMIT = 20.0
+LOG_RATIO_LIMIT = 20.0
 """Log-ratios are clamped to this before they are exponentiated (verl); exp(20) is far beyond any clip."""
 
 
@@ -31,7 +31,7 @@ def kl_estimate(log_probs: Tensor, reference: Tensor, estimator: Literal["k1", "
         case "k2":
             return difference.square() / 2
         case "k3":
-            clamped = difference.clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT)
+            clamped = difference.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
             return torch.exp(-clamped) - 1 + clamped
 
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_LOG_RATIO_LIMIT = 20.0
-"""Log-ratios are clamped to this before they are exponentiated (verl): no overflow, and far beyond the
-clip."""
+from rlhf.training.ppo.kl import LOG_RATIO_LIMIT
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def policy_loss(
         dual_clip: bounds the loss of negative advantages at ``dual_clip`` x |advantage| (Ye et al. 2020,
             arXiv:1912.09729, equation 5).
     """
-    log_ratio = (log_probs - old_log_probs).clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT)
+    log_ratio = (log_probs - old_log_probs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
     upper = clip_range if clip_range_upper is None else clip_range_upper
     free = -advantages * ratio
@@ -75,4 +73,4 @@ def importance_weights(old_log_probs: Tensor, rollout_log_probs: Tensor, cap: fl
     The weight of a token is min(p_train / p_rollout, cap): exactly 1 where both agree (Yao et al. 2025, *Your
     Efficient RL Framework Secretly Brings You Off-Policy RL Training*; verl's ``tis_imp_ratio_cap``).
     """
-    return (old_log_probs - rollout_log_probs).clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT).exp().clamp(max=cap)
+    return (old_log_probs - rollout_log_probs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp().clamp(max=cap)

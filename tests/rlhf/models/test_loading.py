@@ -93,7 +93,7 @@ def test_the_place_a_model_was_imported_from_does_not_change_its_digest(
 
 def test_a_directory_without_weights_can_not_be_imported(gpt2_directory: Path, tmp_path: Path) -> None:
     (gpt2_directory / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="no config.json with"):
+    with pytest.raises(ModelError, match=r"no config\.json with"):
         import_base_model(BaseModelSettings(model=str(gpt2_directory)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -27,9 +27,14 @@ def save(
     kind: str = "causal-lm",
 ) -> ModelDirectory:
     return save_model(
-        model, tokenizer, path,
-        kind=kind, settings={"sft": {"epochs": 1}}, metrics={"eval/loss": 1.5}, curves={"sft/loss": [(1, 2.0)]},
-    )  # type: ignore[arg-type] # fmt: skip
+        model,
+        tokenizer,
+        path,
+        kind=kind,  # type: ignore[arg-type]
+        settings={"sft": {"epochs": 1}},
+        metrics={"eval/loss": 1.5},
+        curves={"sft/loss": [(1, 2.0)]},
+    )
 
 
 def trained_adapter(model: PreTrainedModel, task: str = "CAUSAL_LM") -> PeftModel:
@@ -140,7 +145,7 @@ def test_mlflow_loads_a_reward_model_from_the_directory_itself(
     assert pipeline.task == "text-classification"
     scored = pipeline("order 12", function_to_apply="none")[0]["score"]
     ids = torch.tensor([tokenizer("order 12")["input_ids"]])
-    assert scored == pytest.approx(float(model(input_ids=ids).logits), abs=1e-5)
+    assert scored == pytest.approx(model(input_ids=ids).logits.item(), abs=1e-5)
 
 
 def test_a_merged_adapter_answers_like_base_and_adapter_together(

@@ -48,7 +48,7 @@ def comparison_rows(first: int, count: int) -> Dataset:
             {
                 "prompt": question(i),
                 "chosen": answer(f"Your {ITEMS[i % 4]} of order {i:03d} is on its way."),
-                "rejected": answer("I do not know anything about that, sorry, please write to us again."),
+                "rejected": answer("I have no idea about that, write to us again."),
                 "weight": 1.0,
                 "margin": 0.5,
                 "fold": i % 2,
@@ -100,7 +100,7 @@ def gpt2_base(tmp_path_factory: pytest.TempPathFactory, foreign_tokenizer: PreTr
     path = tmp_path_factory.mktemp("gpt2")
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=len(foreign_tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=128,
+        vocab_size=len(foreign_tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=160,
         bos_token_id=1, eos_token_id=1,
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(path)
@@ -116,7 +116,7 @@ def roberta_base(
     torch.manual_seed(0)
     config = RobertaConfig(
         vocab_size=len(foreign_tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=48, max_position_embeddings=100, pad_token_id=0, bos_token_id=1, eos_token_id=1,
+        intermediate_size=48, max_position_embeddings=161, pad_token_id=0, bos_token_id=1, eos_token_id=1,
     )  # fmt: skip
     RobertaForMaskedLM(config).save_pretrained(path)
     foreign_tokenizer.save_pretrained(path)

@@ -111,7 +111,7 @@ def test_micro_batches_change_the_arithmetic_and_not_the_result(
 
 
 def test_overlong_rows_are_reported(base: Path, demonstrations: DatasetDict, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"max_length": 30, "max_steps": 1})
+    settings = SETTINGS.model_copy(update={"max_length": 20, "max_steps": 1})
     metrics = train_sft(base, demonstrations, settings, tmp_path / "sft").metrics
     assert metrics["data/overlong"] > 0
     with pytest.raises(DataError, match="64 rows are longer"):
@@ -164,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_nothing(
     wild = SETTINGS.model_copy(
         update={"optimizer": OptimizerSettings(learning_rate=1e30, max_gradient_norm=0.0), "logging_steps": 1}
     )
-    with pytest.raises(TrainingError, match="lower optimizer.learning_rate"):
+    with pytest.raises(TrainingError, match=r"lower optimizer\.learning_rate"):
         train_sft(base, demonstrations, wild, tmp_path / "sft")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,53 @@
+"""Log-probabilities against one plain forward pass for each sequence."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
+
+from rlhf.models.length_buckets import length_buckets
+from rlhf.models.log_probs import collate, completion_log_probs
+
+PAIRS = [([5, 6, 7], [8, 9]), ([4], [5, 6, 7, 8, 1]), ([9, 9, 9, 9], [1]), ([3, 0], [0, 1, 1])]
+
+
+def _plain(model: PreTrainedModel, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        log_probs = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
+    return torch.stack([log_probs[len(prompt) - 1 + i, token] for i, token in enumerate(completion)])
+
+
+@pytest.mark.parametrize("budget", [1, 16, 10_000])
+def test_they_equal_a_plain_forward_pass_whatever_the_batching(llama: LlamaForCausalLM, budget: int) -> None:
+    found = completion_log_probs(llama, PAIRS, token_budget=budget)
+    for (prompt, completion), values in zip(PAIRS, found, strict=True):
+        torch.testing.assert_close(values, _plain(llama, prompt, completion), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "granite", "cohere"])
+def test_heads_that_scale_or_cap_their_logits_are_run_by_the_model_itself(model_type: str) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        model_type, vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, pad_token_id=0,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=8, bos_token_id=1, eos_token_id=2,
+        initializer_range=0.5,
+    )  # fmt: skip
+    if model_type == "granite":
+        config.logits_scaling = 4.0
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for (prompt, completion), values in zip(PAIRS, completion_log_probs(model, PAIRS), strict=True):
+        torch.testing.assert_close(values, _plain(model, prompt, completion), atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_a_completion_follows_from_lengths_even_if_its_tokens_are_pads() -> None:
+    batch = collate([([3, 0], [0, 0]), ([4], [0, 5, 6, 0])], torch.device("cpu"))
+    assert batch.targets.tolist() == [0, 0, 0, 5, 6, 0]
+    assert batch.sizes == [2, 4]
+    assert batch.predicts.tolist() == [[False, True, True, False, False], [True, True, True, True, False]]
+
+
+def test_buckets_hold_every_index_once_and_pad_within_the_budget() -> None:
+    lengths = [7, 2, 30, 5, 5, 1]
+    batches = length_buckets(lengths, 12)
+    assert sorted(i for b in batches for i in b) == list(range(6))
+    assert all(len(b) * max(lengths[i] for i in b) <= 12 or len(b) == 1 for b in batches)
+    assert batches == length_buckets(lengths, 12)
