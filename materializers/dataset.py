@@ -62,7 +62,9 @@ class DatasetMaterializer(BaseMaterializer):
         return self._hash
 
     def extract_metadata(self, data: Dataset | DatasetDict) -> dict[str, MetadataType]:
-        return {f"rows ({split})": len(rows) for split, rows in _splits(data).items()}
+        if isinstance(data, Dataset):
+            return {"rows": len(data)}
+        return {f"rows ({split})": len(rows) for split, rows in data.items()}
 
     def save_visualizations(self, data: Dataset | DatasetDict) -> dict[str, VisualizationType]:
         page = ReportBuilder("Sample rows")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,26 +44,34 @@ class ModelDirectoryMaterializer(BaseMaterializer):
         return data.digest
 
     def extract_metadata(self, data: ModelDirectory) -> dict[str, MetadataType]:
-        return {"kind": data.kind, "digest": data.digest, **{k: float(v) for k, v in data.metrics.items()}}
+        metrics = {name: int(v) if float(v).is_integer() else float(v) for name, v in data.metrics.items()}
+        return {"kind": data.kind, "digest": data.digest, **metrics}
 
     def save_visualizations(self, data: ModelDirectory) -> dict[str, VisualizationType]:
         return write_html(self.artifact_store, self.uri, "training", self._summary)
 
 
 def _summary(model: ModelDirectory) -> str:
-    """Final figures, curves and settings of one training, as a page."""
+    """Curves, final figures and settings of one training, as a page."""
     page = ReportBuilder(f"Model ({model.kind})", subtitle=f"content digest {model.digest}")
+    curves = {name: points for name, points in sorted(model.curves.items()) if len(points) > 1}
+    if curves:
+        page.heading("Training curves")
+        page.plots(
+            [Series(name, *zip(*points, strict=True)) for name, points in curves.items()], x_label="step"
+        )
     if model.metrics:
         page.heading("Result")
         page.table(["metric", "value"], [[name, value] for name, value in sorted(model.metrics.items())])
-    curves = {name: points for name, points in model.curves.items() if len(points) > 1}
-    if curves:
-        page.heading("Training curves")
-        for name, points in sorted(curves.items()):
-            steps, values = zip(*points, strict=True)
-            page.plot([Series(name, steps, values)], x_label="step", y_label=name)
     page.heading("Settings")
-    page.table(
-        ["setting", "value"], [[key, json.dumps(value)] for key, value in sorted(model.training.items())]
-    )
+    page.table(["setting", "value"], [[name, value] for name, value in _settings("", model.training)])
     return page.build().html
+
+
+def _settings(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """Nested settings as one row each, in the order of their names."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in sorted(value.items()):
+            yield from _settings(f"{name}.{key}" if name else str(key), inner)
+    else:
+        yield name, json.dumps(value, ensure_ascii=False)

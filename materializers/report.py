@@ -36,7 +36,8 @@ class ReportMaterializer(BaseMaterializer):
 
     def extract_metadata(self, data: Report) -> dict[str, MetadataType]:
         figures = {k: v for k, v in data.data.items() if isinstance(v, (int, float, str, bool))}
-        return {"title": data.title, **figures}
+        metrics = data.data.get("metrics")
+        return {"title": data.title, **figures, **({"metrics": dict(metrics)} if metrics else {})}
 
     def save_visualizations(self, data: Report) -> dict[str, VisualizationType]:
         return write_html(self.artifact_store, self.uri, "report", data.html)

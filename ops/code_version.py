@@ -15,7 +15,7 @@ def code_version() -> dict[str, str]:
     tags = {f"version.{name}": version(name) for name in _PACKAGES}
     commit = _git("rev-parse", "HEAD")
     if commit:
-        tags["git.commit"] = commit
+        tags["git.commit"] = tags["mlflow.source.git.commit"] = commit
         tags["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     return tags
 

@@ -3,7 +3,7 @@ tracking."""
 
 from collections.abc import Mapping, Sequence
 
-from zenml import get_step_context
+from zenml import get_step_context, log_metadata
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
@@ -52,6 +52,16 @@ def candidate_of(
     store = Client().active_stack.artifact_store
     path = str(policy.path.resolve()) if is_local(store) else f"{artifact.uri.rstrip('/')}/model"
     return Candidate(digest=policy.digest, path=path, description=card, tags=tags)
+
+
+def publish_verdict(sink: MetricSink, decision: PromotionDecision) -> None:
+    """Show the verdict where runs are listed: on the pipeline run, and as a tag of the MLflow run."""
+    log_metadata(
+        metadata={"verdict": decision.verdict, "promotion": decision.summary},
+        run_id_name_or_prefix=get_step_context().pipeline_run.id,
+    )
+    if isinstance(sink, MLflowSink):
+        sink.set_tags({"promotion.verdict": decision.verdict})
 
 
 def close_tracking(sink: MetricSink) -> None:

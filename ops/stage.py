@@ -17,6 +17,7 @@ from rich.console import Console
 from zenml import get_step_context, log_metadata
 from zenml.client import Client
 from zenml.metadata.metadata_types import Uri
+from zenml.utils.dashboard_utils import get_run_url
 
 from ops import environment
 from ops.code_version import code_version
@@ -46,7 +47,7 @@ def stage(name: str, settings: Settings | None = None) -> Iterator[Stage]:
 
     Args:
         name: prefix of the logged settings and of the step's wall time.
-        settings: logged as parameters ``<name>.<key>``.
+        settings: logged as parameters ``<name>/<key>``; not of a trainer, which logs its own.
     """
     context = get_step_context()
     run = PipelineRun(str(context.pipeline_run.id), context.pipeline_run.name, context.pipeline.name)
@@ -59,9 +60,7 @@ def stage(name: str, settings: Settings | None = None) -> Iterator[Stage]:
     try:
         with _sink(run) as sink:
             if settings is not None:
-                sink.log_params(
-                    {f"{name}.{key}": value for key, value in _flatten(settings.model_dump(mode="json"))}
-                )
+                sink.log_params({name: settings.model_dump(mode="json")})
             yield replace(opened, sink=sink)
             sink.log_metrics({f"seconds/{name}": time.monotonic() - started}, step=0)
             if isinstance(sink, MLflowSink) and sink.opened is not None:
@@ -92,6 +91,14 @@ def tracking_uri() -> str | None:
     return getattr(tracker.config, "tracking_uri", None) if tracker and tracker.flavor == "mlflow" else None
 
 
+def zenml_run_url() -> str:
+    """Where a browser finds the running pipeline run: on its server, or where `rlhf ui` serves the local
+    database."""
+    run = get_step_context().pipeline_run
+    local = f"{environment.ZENML_UI}/projects/{run.project.name}/runs/{run.id}"
+    return get_run_url(run) or local
+
+
 @contextmanager
 def _sink(run: PipelineRun) -> Iterator[MetricSink]:
     uri = tracking_uri()
@@ -100,14 +107,14 @@ def _sink(run: PipelineRun) -> Iterator[MetricSink]:
         yield NullSink()
         return
     console = Console(file=sys.__stderr__) if sys.__stderr__ and sys.__stderr__.isatty() else None
-    tags = {"zenml.pipeline": run.pipeline, "zenml.run_name": run.name, **code_version()}
+    page = f"[Pipeline run {run.name}]({zenml_run_url()}): its steps, artifacts and reports."
+    tags = {
+        "zenml.pipeline": run.pipeline,
+        "zenml.run_name": run.name,
+        "mlflow.note.content": page,
+        "mlflow.source.name": run.pipeline,
+        "mlflow.source.type": "PROJECT",
+        **code_version(),
+    }
     with mlflow_sink(uri, run, tags, console) as sink:
         yield sink
-
-
-def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif value is not None:
-        yield prefix, value

@@ -31,6 +31,8 @@ _SECONDS_BETWEEN_FLUSHES = 2.0
 _SECONDS_AFTER_FAILURE = 30.0
 _PARAM_LENGTH = 6000  # MLflow's limit on a parameter's value
 _PARAMS_PER_CALL = 100  # and on the parameters or tags of one call
+# Without it MLflow opens the experiment as one of traces and prompts, and hides the runs and their curves.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def ensure_experiment(client: MlflowClient, name: str) -> str:
     local = mlflow_is_local(client)
     location = (environment.mlflow_artifacts() / name).as_uri() if local else None
     try:
-        return client.create_experiment(name, artifact_location=location)
+        return client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS)
     except MlflowException:
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -116,7 +118,8 @@ class MLflowSink:
             self.flush()
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        self._queue += [["param", name, _shorten(value)] for name, value in params.items()]
+        flat = (pair for name, value in params.items() for pair in _flatten(name, value))
+        self._queue += [["param", name, _shorten(value)] for name, value in flat]
 
     def log_text(self, text: str, name: str) -> None:
         self._queue.append(["text", text, name])
@@ -223,6 +226,15 @@ class MLflowSink:
             self._not_before = time.monotonic() + _SECONDS_AFTER_FAILURE
             return False
         return True
+
+
+def _flatten(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """One parameter for each setting of a nested group; a setting that is not made is not shown."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(f"{name}/{key}", inner)
+    elif value is not None:
+        yield name, value
 
 
 def _shorten(value: object) -> str:

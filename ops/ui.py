@@ -13,8 +13,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 _STARTUP_SECONDS = 90
+_SHUTDOWN_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -35,83 +38,138 @@ class Server:
 
     name: str
     port: int
-    health: str
     command: tuple[str, ...]
-    variables: Mapping[str, str]
+    page: str
+    """Where to begin, after the address."""
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         """Where a browser finds it."""
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return environment.home() / "logs" / f"{self.name.lower()}-server.log"
+
 
 def zenml_server(port: int) -> Server:
-    """The ZenML dashboard over the local database: no login, so loopback only and no foreign origins."""
-    database = environment.home() / "zenml-stores" / "default_zen_store" / "zenml.db"
+    """The ZenML dashboard over the client's database: no login, so for browsers of this machine only.
+
+    Raises:
+        ConfigError: the client is connected to a server, which has a dashboard of its own.
+    """
+    from zenml.config.global_config import GlobalConfiguration
+
+    database = GlobalConfiguration().store_configuration.url
+    if not database.startswith("sqlite:"):
+        raise ConfigError(
+            f"ZenML is connected to {database}: open the dashboard there, or unset the ZENML_STORE_ and "
+            "ZENML_CONFIG_PATH variables to use the local one."
+        )
     variables = {
         "ZENML_SERVER": "true",
         "ZENML_SERVER_DEPLOYMENT_TYPE": "local",
         "ZENML_SERVER_AUTH_SCHEME": "NO_AUTH",
         "ZENML_SERVER_AUTO_ACTIVATE": "true",
+        # Left out, ZenML would let every website read with the user's credentials.
         "ZENML_SERVER_CORS_ALLOW_ORIGINS": f"http://{HOST}:{port}",
         "ZENML_SERVER_ALLOW_LOCAL_FILE_ACCESS": "true",
         "ZENML_STORE_TYPE": "sql",
-        "ZENML_STORE_URL": f"sqlite:///{database}",
+        "ZENML_STORE_URL": database,
     }
-    command = ("-m", "uvicorn", "zenml.zen_server.zen_server_api:app", "--host", HOST, "--port", str(port))
-    return Server("ZenML", port, "/health", (sys.executable, *command, "--log-level", "warning"), variables)
+    command = (sys.executable, "-m", "uvicorn", "ops.dashboard:app", "--host", HOST, "--port", str(port))
+    where = ("--app-dir", str(environment.PROJECT_ROOT), "--log-level", "warning")
+    return Server("ZenML", port, (*command, *where), "/projects/default/runs", variables)
 
 
 def mlflow_server(port: int) -> Server:
     """The MLflow UI over the local database."""
     uri = f"sqlite:///{environment.mlflow_database()}"
-    command = ("-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1")
+    command = (
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    )
     stores = ("--backend-store-uri", uri, "--default-artifact-root", environment.mlflow_artifacts().as_uri())
-    return Server("MLflow", port, "/health", (sys.executable, *command, *stores), {})
+    return Server("MLflow", port, (*command, "--workers", "1", *stores), "/#/experiments")
 
 
 def serve(*, zenml_port: int, mlflow_port: int) -> None:
     """Start both servers, print their addresses and wait until interrupted.
 
     Raises:
-        ConfigError: a port is taken, or a server did not come up.
+        ConfigError: a port is taken, or a server did not come up or ended by itself.
     """
-    ensure_local_stack()
-    finish_onboarding()
-    servers = [zenml_server(zenml_port), mlflow_server(mlflow_port)]
-    for server in servers:
-        _require_free_port(server)
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
-    processes = [start(server) for server in servers]
     try:
-        for server, process in zip(servers, processes, strict=True):
-            wait_until_healthy(server, process)
-            console.print(f"{server.name}: {server.url}")
-        console.print("Both listen on this machine only. Stop them with Ctrl-C.")
-        while all(process.poll() is None for process in processes):
-            time.sleep(0.5)
+        prepare()
+        with running([zenml_server(zenml_port), mlflow_server(mlflow_port)]) as started:
+            for server, _ in started:
+                console.print(f"{server.name}: {server.url}{server.page}", soft_wrap=True)
+            console.print("Both listen on this machine only. Stop them with Ctrl-C.")
+            while True:
+                for server, process in started:
+                    if process.poll() is not None:
+                        raise ConfigError(f"The {server.name} server ended by itself; see {server.log}.")
+                time.sleep(0.5)
     except KeyboardInterrupt:
-        pass
-    finally:
-        for process in processes:
-            stop(process)
+        console.print("Stopped.")
 
 
-def finish_onboarding() -> None:
-    """Mark the local user's survey as done: the dashboard would show it instead of the runs."""
+def prepare() -> None:
+    """Register the local stack, and spare the local user the dashboard's survey and product news."""
     from zenml.client import Client
 
+    ensure_local_stack()
     client = Client()
-    if not client.active_user.user_metadata.get("finished_onboarding_survey"):
-        client.update_user(client.active_user.id, updated_metadata={"finished_onboarding_survey": True})
+    user = client.active_user
+    # The survey comes back as long as either is unset; nobody answers to an address that is not given.
+    if not user.user_metadata.get("finished_onboarding_survey") or user.email_opted_in is None:
+        client.update_user(
+            user.id, updated_email_opt_in=False, updated_metadata={"finished_onboarding_survey": True}
+        )
+    client.update_server_settings(
+        updated_name=client.get_settings().server_name,  # ZenML would write null over what is left out
+        updated_enable_analytics=False,
+        updated_enable_announcements=False,
+        updated_enable_updates=False,
+    )
 
 
-def start(server: Server) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own, logging to the state folder."""
-    logs = environment.home() / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{server.name.lower()}-server.log").open("ab") as log:
+@contextmanager
+def running(servers: Sequence[Server]) -> Iterator[list[tuple[Server, subprocess.Popen[bytes]]]]:
+    """Servers that answer, each with its process; stopped at the end, whatever happens.
+
+    Raises:
+        ConfigError: a port is taken (nothing has been started), or a server did not come up.
+    """
+    for server in servers:
+        _require_free_port(server)
+    with ExitStack() as stack:
+        started = []
+        for server in servers:
+            process = _start(server)
+            stack.callback(_stop, process)
+            started.append((server, process))
+        for server, process in started:
+            _wait_until_healthy(server, process)
+        yield started
+
+
+def _start(server: Server) -> subprocess.Popen[bytes]:
+    server.log.parent.mkdir(parents=True, exist_ok=True)
+    with server.log.open("ab") as log:
+        # In a session of its own: Ctrl-C reaches this process alone, which stops the server and its workers.
         return subprocess.Popen(
             server.command,
             env={**os.environ, **server.variables},
@@ -121,32 +179,26 @@ def start(server: Server) -> subprocess.Popen[bytes]:
         )
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """End a server and its workers."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=_SHUTDOWN_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def wait_until_healthy(server: Server, process: subprocess.Popen[bytes]) -> None:
-    """Return when the server answers.
-
-    Raises:
-        ConfigError: it ended or did not answer in time; the message names its log.
-    """
+def _wait_until_healthy(server: Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _STARTUP_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(server.url + server.health, timeout=2):
+            with urllib.request.urlopen(server.url + "/health", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
-    log = environment.home() / "logs" / f"{server.name.lower()}-server.log"
-    raise ConfigError(f"The {server.name} server did not come up at {server.url}; see {log}.")
+    raise ConfigError(f"The {server.name} server did not come up at {server.url}; see {server.log}.")
 
 
 def _require_free_port(server: Server) -> None:

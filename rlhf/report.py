@@ -16,6 +16,7 @@ table{border-collapse:collapse;margin:.8rem 0;font-size:.92em}
 th,td{border:1px solid #d8dee8;padding:.3rem .6rem;text-align:left;vertical-align:top}
 th{background:#f2f5f9} td{white-space:pre-wrap;overflow-wrap:anywhere}
 td.n{text-align:right;font-variant-numeric:tabular-nums}
+div.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:0 1rem}
 p.note{color:#5a6675} figure{margin:1rem 0} svg{max-width:100%;height:auto}
 """
 
@@ -68,6 +69,12 @@ class ReportBuilder:
             f"<figure>{line_plot(series, x_label=x_label, y_label=y_label, title=title)}</figure>"
         )
 
+    def plots(self, series: Sequence[Series], *, x_label: str) -> None:
+        """A small line plot for each series, side by side as far as the page is wide."""
+        drawn = (line_plot([s], x_label=x_label, y_label="", title=s.name, inches=(4.2, 2.5)) for s in series)
+        figures = "".join(f"<figure>{svg}</figure>" for svg in drawn)
+        self._parts.append(f'<div class="plots">{figures}</div>')
+
     def build(self) -> Report:
         """The page as a whole."""
         subtitle = f'<p class="note">{html.escape(self.subtitle)}</p>' if self.subtitle else ""
@@ -86,15 +93,23 @@ def _cell(value: Cell) -> str:
     return f'<td class="n">{shown}</td>'
 
 
-def line_plot(series: Sequence[Series], *, x_label: str, y_label: str, title: str = "") -> str:
-    """Lines over a common x axis, as an ``<svg>`` element with text kept as text."""
+def line_plot(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    inches: tuple[float, float] = (7.2, 3.6),
+) -> str:
+    """Lines over a common x axis, as an ``<svg>`` element of ``inches`` (width, height) with text kept as
+    text."""
     import matplotlib  # 0.4 s, and only reports need it
 
     matplotlib.use("svg")
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rlhf", "font.size": 10}):
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        figure = Figure(figsize=inches, layout="constrained")
         axes = figure.subplots()
         for line in series:
             (drawn,) = axes.plot(line.x, line.y, marker="o", markersize=3, label=line.name)

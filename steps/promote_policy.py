@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import ArtifactConfig, get_step_context, step
 
 from materializers.report import ReportMaterializer
-from ops.promotion import candidate_of, close_tracking
+from ops.promotion import candidate_of, close_tracking, publish_verdict
 from ops.registries import policy_registry
 from ops.stage import stage
 from rlhf.models.directory import ModelDirectory
@@ -32,5 +32,6 @@ def promote_policy(
         promote(policy_registry(), candidate_of(policy, artifact, decision, metrics, run.sink), decision)
         report = decision_report(decision)
         run.sink.log_text(report.html, "reports/promotion.html")
+        publish_verdict(run.sink, decision)
         close_tracking(run.sink)
         return report

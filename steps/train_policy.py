@@ -31,7 +31,7 @@ def train_policy(
     """The policy at the checkpoint that the selection model chose, and every checkpoint's samples and KL."""
     from rlhf.training.policy import train_policy as train
 
-    with stage("ppo", settings) as run:
+    with stage("ppo") as run:
         result = train(
             sft_policy.path,
             proxy=proxy.path,

@@ -21,7 +21,7 @@ def train_sft(
     """The supervised policy: PPO's starting point and its reference."""
     from rlhf.training.sft import train_sft as train
 
-    with stage("sft", settings) as run:
+    with stage("sft") as run:
         return train(
             base_model.path, demonstrations, settings, run.output / "model", sink=run.sink, seed=seed
         )

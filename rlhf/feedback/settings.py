@@ -1,6 +1,7 @@
 """Settings of ingest and of the views: what to read, how strictly, and how it is split. Light on purpose:
 configs are validated with this module alone, so it imports neither torch nor datasets nor any reader."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,11 @@ class FileSource(Settings):
     """Name of the source in rows and reports; by default the file's name without its endings."""
     limit: PositiveInt | None = None
     """Read at most this many records; by default all."""
+
+    @property
+    def location(self) -> Path:
+        """The path with environment variables filled in."""
+        return Path(os.path.expandvars(self.path))
 
     @property
     def source_name(self) -> str:

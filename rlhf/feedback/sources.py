@@ -85,10 +85,10 @@ class FileReader(_Reader):
         self._max_row_bytes = max_row_bytes
 
     def problem(self) -> str | None:
-        return problem_with(self._settings.path)
+        return problem_with(self._settings.location)
 
     def read(self) -> Iterator[Outcome]:
-        entries = read_file(self._settings.path, self.name, self._max_row_bytes)
+        entries = read_file(self._settings.location, self.name, self._max_row_bytes)
         yield from self._rows(entries, self._settings.layout, self._settings.limit)
 
 

@@ -27,11 +27,11 @@ ITEM = 0.75  # shows that the message was read
 COURTESY = 0.5  # an apology where the desk is at fault, thanks where it is not
 CLOSING = 0.5  # ends as a letter ends
 
-# What it can lose. A wrong fact costs at least what the right one earns: guessing must not pay.
-WRONG_RESOLUTION = 1.5  # each one, so that offering several is never better than offering none
-WRONG_ORDER = 1.0  # each number that is not the customer's, up to two of them
-WRONG_NAME = 0.75
-WRONG_ITEM = 0.75  # each item that was not ordered, up to two of them
+# What it can lose. A wrong fact is worse than none, but can be put right; a wrong promise costs more.
+WRONG_RESOLUTION = 0.75  # each wrong resolution; and the right one earns nothing next to a wrong one
+WRONG_ORDER = 0.25  # each number that is not the customer's, up to two of them
+WRONG_NAME = 0.25
+WRONG_ITEM = 0.5  # each item that was not ordered, up to two of them
 WRONG_COURTESY = 0.25  # thanks where an apology is due, or the reverse, even next to the right one
 IGNORED = 0.5  # neither order, item nor resolution: a form letter
 REPEATED_TRIGRAM = 0.2  # each word trigram that was there before, up to MOST_FOR_STYLE
@@ -41,7 +41,7 @@ WORD_OVER_LENGTH = 0.1  # each word beyond LONGEST_REPLY, up to MOST_FOR_STYLE
 UNFINISHED = 0.25  # breaks off: no full stop and no closing at the end
 MOST_FOR_STYLE = 1.5
 LONGEST_REPLY = 30
-"""Words; the longest flawless reply has 26."""
+"""Words; the longest flawless reply has 22."""
 
 _items = "|".join(ITEMS)
 _PATTERNS: dict[Resolution, re.Pattern[str]] = {
@@ -173,7 +173,8 @@ def _item_points(enquiry: Enquiry, text: str) -> float:
 def _resolution_points(enquiry: Enquiry, text: str) -> float:
     offered = {resolution for resolution, pattern in _PATTERNS.items() if pattern.search(text)}
     right = enquiry.problem.resolution
-    return (RESOLUTION if right in offered else 0.0) - WRONG_RESOLUTION * len(offered - {right})
+    # Naming several leaves the customer guessing which one holds.
+    return (RESOLUTION if offered == {right} else 0.0) - WRONG_RESOLUTION * len(offered - {right})
 
 
 def _style_points(enquiry: Enquiry, text: str) -> float:

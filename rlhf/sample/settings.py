@@ -23,6 +23,9 @@ class SupportDeskSettings(Settings):
     comparisons: int = Field(default=4500, ge=0, le=MAX_PROMPTS)
     """Prompts that come with a pair of replies to choose from, each judged by one or more annotators."""
 
+    archive: int = Field(default=8000, ge=0, le=MAX_PROMPTS)
+    """Tickets of plain text to pre-train on."""
+
     max_judgements: int = Field(default=3, ge=1, le=5)
     """Most annotators that judge one pair; the number is drawn evenly between 1 and this."""
 
@@ -44,10 +47,10 @@ class SupportDeskSettings(Settings):
 
     @model_validator(mode="after")
     def _names_and_numbers_suffice(self) -> Self:
-        if self.demonstrations + self.comparisons > MAX_PROMPTS:
+        if self.demonstrations + self.comparisons + self.archive > MAX_PROMPTS:
             raise ValueError(
-                f"demonstrations + comparisons may not exceed {MAX_PROMPTS}, because every prompt has its "
-                "own order number; lower one of them."
+                f"demonstrations + comparisons + archive may not exceed {MAX_PROMPTS}, because every prompt has "
+                "its own order number; lower one of them."
             )
         if self.draft_share + self.discarded_share > 1.0:
             raise ValueError("draft_share + discarded_share may not exceed 1; lower one of them.")

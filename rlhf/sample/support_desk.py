@@ -13,6 +13,7 @@ from typing import Any
 
 from rlhf.feedback.rows import AnnotationRow, Kind, Message, Status
 from rlhf.sample.annotators import CAREFUL, choose_annotators, judge, rate
+from rlhf.sample.archive import ticket
 from rlhf.sample.enquiries import Enquiry, draw_enquiry, identities, render_enquiry
 from rlhf.sample.gold import gold_utility
 from rlhf.sample.replies import (
@@ -31,26 +32,27 @@ COMPARISON_QUESTION = "Which reply would you rather get?"
 RATING_QUESTION = "How good is this reply, from 1 to 5 stars?"
 EDIT_QUESTION = "Rewrite the reply as it should have been."
 DEMONSTRATION_QUESTION = "Reply to the customer."
+ARCHIVE_QUESTION = "Ticket archive"
 
 # Rows carry the time of the last change; a clock would make every run's data new.
 _EPOCH = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 _BETWEEN_ROWS = timedelta(seconds=40)
 
 WRITING_HABITS: Mapping[Flaw, float] = {
-    Flaw.NO_GREETING: 0.34,
+    Flaw.NO_GREETING: 0.42,
     Flaw.WRONG_NAME: 0.06,
-    Flaw.NO_COURTESY: 0.40,
+    Flaw.NO_COURTESY: 0.48,
     Flaw.WRONG_COURTESY: 0.12,
     Flaw.NO_ORDER: 0.22,
     Flaw.WRONG_ORDER: 0.06,
-    Flaw.NO_ITEM: 0.38,
+    Flaw.NO_ITEM: 0.42,
     Flaw.WRONG_ITEM: 0.08,
-    Flaw.NO_RESOLUTION: 0.26,
+    Flaw.NO_RESOLUTION: 0.34,
     Flaw.WRONG_RESOLUTION: 0.28,
-    Flaw.NO_CLOSING: 0.46,
+    Flaw.NO_CLOSING: 0.56,
 }
-"""Chance of each flaw in an ordinary writer's demonstration. Order numbers are seldom left out: copying them is
-what takes a policy longest to learn."""
+"""Chance of each flaw in an ordinary writer's demonstration. Order numbers are rarely left out,
+since copying them takes a policy longest to learn."""
 
 CANDIDATE_HABITS: Mapping[Flaw, float] = {
     Flaw.NO_GREETING: 0.45,
@@ -87,7 +89,8 @@ class _Draft:
 
 
 def support_desk_rows(settings: SupportDeskSettings) -> Iterator[AnnotationRow]:
-    """All rows of the sample: demonstrations (some with a rating or an edit of theirs), then judged pairs.
+    """All rows of the sample: demonstrations (some with a rating or an edit of theirs), judged pairs,
+    tickets.
 
     Equal settings give equal rows. No two prompts share a customer's name or an order number.
     """
@@ -95,6 +98,7 @@ def support_desk_rows(settings: SupportDeskSettings) -> Iterator[AnnotationRow]:
     # Demonstrations take customers from one end, pairs from the other: more of one leaves the other as it is.
     yield from _demonstrations(settings, customers[: settings.demonstrations])
     yield from _comparisons(settings, customers[::-1][: settings.comparisons])
+    yield from _archive(settings, customers[settings.demonstrations :][: settings.archive])
 
 
 def _demonstrations(
@@ -167,6 +171,15 @@ def _comparisons(
             )
 
 
+def _archive(settings: SupportDeskSettings, customers: Sequence[tuple[str, str]]) -> Iterator[AnnotationRow]:
+    rng = random.Random(f"support-desk-archive-{settings.seed}")
+    for number, (name, order) in enumerate(customers):
+        text = ticket(name, order, rng)
+        record = f"{settings.seed}-ticket-{number:06d}"
+        time = _EPOCH - timedelta(days=90) + number * _BETWEEN_ROWS
+        yield _row(record, (), (), "demonstration", text, ARCHIVE_QUESTION, "archive", "submitted", time)
+
+
 def _row(
     record: str,
     prompt: tuple[Message, ...],
@@ -215,9 +228,9 @@ def _draw_pair(enquiry: Enquiry, rng: random.Random) -> tuple[str, str]:
     while True:
         one = _draw_draft(CANDIDATE_HABITS, rng)
         draw = rng.random()
-        if draw < 0.35:
+        if draw < 0.55:
             other = _draw_draft(CANDIDATE_HABITS, rng)
-        elif draw < 0.75:
+        elif draw < 0.8:
             other = _edited(one, rng)
         else:
             other = _failing(one, rng)

@@ -1,0 +1,40 @@
+"""The support desk's ticket archive: plain text to pre-train on, each ticket a message and the desk's notes
+on it.
+
+Notes repeat the facts of their message again and again. That is what teaches a small network to copy (the
+induction heads of Olsson et al. 2022, arXiv:2209.11895), an order of magnitude sooner than replies would,
+where a name occurs once. The archive holds no replies: what a good one looks like is left to the
+demonstrations.
+"""
+
+import random
+
+from rlhf.sample.enquiries import draw_enquiry, render_enquiry
+
+_NOTES = (
+    "Name: {name}.",
+    "Order: {order}.",
+    "Item: {item}.",
+    "Order {order}, {item}.",
+    "{name}, order {order}.",
+    "{name}, {item}.",
+    "Ticket of {name}.",
+    "We wrote to {name}.",
+    "{name} wrote about order {order}.",
+    "{name} wrote about the {item}.",
+    "Called {name} about the {item}, order {order}.",
+    "About your {item}, order {order}.",
+    "For your {item}, order {order}.",
+    "To {name}.",
+)
+_NOTES_PER_TICKET = 7
+
+
+def ticket(name: str, order: str, rng: random.Random) -> str:
+    """A ticket of that customer: a message, then notes that name its facts in ever new combinations."""
+    enquiry = draw_enquiry(name, order, rng)
+    [message] = render_enquiry(enquiry, rng)
+    notes = (
+        rng.choice(_NOTES).format(name=name, order=order, item=enquiry.item) for _ in range(_NOTES_PER_TICKET)
+    )
+    return " ".join([message["content"], *notes])
