@@ -23,6 +23,8 @@ from ops import environment
 
 logger = logging.getLogger(__name__)
 
+# MLflow opens with its pages for prompts and traces, unless a link asks for those for training.
+TRAINING_PAGES = "workflowType=machine_learning"
 RUN_TAG = "zenml.pipeline_run_id"
 # What a tracking store raises when it cannot be reached or refuses; `requests` errors are OSErrors.
 TRACKER_ERRORS = (MlflowException, OSError)
@@ -31,7 +33,7 @@ _SECONDS_BETWEEN_FLUSHES = 2.0
 _SECONDS_AFTER_FAILURE = 30.0
 _PARAM_LENGTH = 6000  # MLflow's limit on a parameter's value
 _PARAMS_PER_CALL = 100  # and on the parameters or tags of one call
-# Without it MLflow opens the experiment as one of traces and prompts, and hides the runs and their curves.
+# What MLflow would otherwise guess from the experiment's contents.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
@@ -263,5 +265,5 @@ def finish_run(client: MlflowClient, run_id: str, *, failed: bool) -> None:
 
 def run_url(tracking_uri: str, run: Run) -> str:
     """Where a browser finds the run: on its server, or where `rlhf ui` serves the local database."""
-    page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?{TRAINING_PAGES}"
     return (tracking_uri.rstrip("/") if tracking_uri.startswith("http") else environment.MLFLOW_UI) + page

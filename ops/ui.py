@@ -23,6 +23,7 @@ from rich.console import Console
 
 from ops import environment
 from ops.stack import ensure_local_stack
+from ops.tracking import TRAINING_PAGES
 from rlhf.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 _STARTUP_SECONDS = 90
 _SHUTDOWN_SECONDS = 10
+_DEFAULT_EXPERIMENT = "0"  # empty, and made by MLflow itself
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,18 @@ def mlflow_server(port: int) -> Server:
         "1",
     )
     stores = ("--backend-store-uri", uri, "--default-artifact-root", environment.mlflow_artifacts().as_uri())
-    return Server("MLflow", port, (*command, "--workers", "1", *stores), "/#/experiments")
+    return Server("MLflow", port, (*command, "--workers", "1", *stores), _mlflow_page(uri))
+
+
+def _mlflow_page(uri: str) -> str:
+    """The runs of the newest experiment; the list of experiments before there is one."""
+    from mlflow.tracking import MlflowClient
+
+    if environment.mlflow_database().exists():
+        found = MlflowClient(tracking_uri=uri).search_experiments(order_by=["creation_time DESC"])
+        if experiment := next((e for e in found if e.experiment_id != _DEFAULT_EXPERIMENT), None):
+            return f"/#/experiments/{experiment.experiment_id}/runs?{TRAINING_PAGES}"
+    return f"/#/experiments?{TRAINING_PAGES}"
 
 
 def serve(*, zenml_port: int, mlflow_port: int) -> None:

@@ -21,17 +21,13 @@ class Resolution(StrEnum):
 
     TRACE = "trace"
     REPLACE = "replace"
-    DISCOUNT = "discount"
-    RIGHT_ITEM = "right-item"
     REFUND = "refund"
     CANCEL = "cancel"
     ADDRESS = "address"
     INVOICE = "invoice"
     REPAIR = "repair"
     LARGER = "larger"
-    SMALLER = "smaller"
     PART = "part"
-    SECOND_PAYMENT = "second-payment"
 
 
 CLOTHES = ("jacket", "shirt", "coat", "dress")
@@ -42,8 +38,7 @@ ITEMS = CLOTHES + DEVICES + FURNITURE
 
 @dataclass(frozen=True)
 class Problem:
-    """A reason to write in. ``phrases`` are whole sentences with the slots ``{item}`` and, where a wrong item
-    came, ``{other}``."""
+    """A reason to write in. ``phrases`` are whole sentences with the slot ``{item}``."""
 
     intent: str
     resolution: Resolution
@@ -78,32 +73,6 @@ PROBLEMS: tuple[Problem, ...] = (
             "I got a broken {item}.",
             "The {item} broke on the way.",
             "I opened the box and my {item} is broken.",
-        ),
-    ),
-    Problem(
-        "damaged item",
-        Resolution.DISCOUNT,
-        apology=True,
-        items=DEVICES + FURNITURE,
-        phrases=(
-            "My {item} has a scratch.",
-            "The {item} came with a scratch.",
-            "There is a scratch on my {item}.",
-            "I can use the {item} but it has a scratch.",
-            "I got a {item} with a small scratch.",
-        ),
-    ),
-    Problem(
-        "wrong item",
-        Resolution.RIGHT_ITEM,
-        apology=True,
-        items=ITEMS,
-        phrases=(
-            "I got a {other}, not my {item}.",
-            "I wanted a {item} but got a {other}.",
-            "You sent a {other}, not a {item}.",
-            "The box has a {other} in place of my {item}.",
-            "There is a {other} here but I paid for a {item}.",
         ),
     ),
     Problem(
@@ -185,19 +154,6 @@ PROBLEMS: tuple[Problem, ...] = (
         ),
     ),
     Problem(
-        "exchange size",
-        Resolution.SMALLER,
-        apology=False,
-        items=CLOTHES,
-        phrases=(
-            "My {item} is too big.",
-            "The {item} is too wide.",
-            "I need the {item} one size down.",
-            "Can I get a smaller {item}?",
-            "I got a {item} that is too big for me.",
-        ),
-    ),
-    Problem(
         "missing part",
         Resolution.PART,
         apology=True,
@@ -208,19 +164,6 @@ PROBLEMS: tuple[Problem, ...] = (
             "The {item} came with a part missing.",
             "I can not use the {item}, a part is missing.",
             "There is a part missing in the box with my {item}.",
-        ),
-    ),
-    Problem(
-        "charged twice",
-        Resolution.SECOND_PAYMENT,
-        apology=True,
-        items=ITEMS,
-        phrases=(
-            "I paid twice for my {item}.",
-            "You took the money for the {item} twice.",
-            "There is a second payment for my {item}.",
-            "Why did I pay twice for the {item}?",
-            "My card was used twice for one {item}.",
         ),
     ),
 )
@@ -253,8 +196,6 @@ class Enquiry:
     item: str
     """What the customer ordered."""
     problem: Problem
-    other_item: str = ""
-    """What came instead, where a wrong item came; else empty."""
 
 
 def name_of(number: int) -> str:
@@ -286,10 +227,7 @@ def draw_enquiry(name: str, order: str, rng: random.Random) -> Enquiry:
     """An enquiry of that customer about a random problem."""
     problem = rng.choice(PROBLEMS)
     item = rng.choice(problem.items)
-    other = ""
-    if problem.resolution is Resolution.RIGHT_ITEM:
-        other = rng.choice([i for i in ITEMS if i != item])
-    return Enquiry(name, order, item, problem, other)
+    return Enquiry(name, order, item, problem)
 
 
 def render_enquiry(enquiry: Enquiry, rng: random.Random) -> tuple[Message, ...]:
@@ -298,7 +236,7 @@ def render_enquiry(enquiry: Enquiry, rng: random.Random) -> tuple[Message, ...]:
     parts = [
         rng.choice(_INTRODUCTIONS).format(name=enquiry.name),
         rng.choice(_ORDERS).format(order=enquiry.order),
-        phrase.format(item=enquiry.item, other=enquiry.other_item),
+        phrase.format(item=enquiry.item),
     ]
     if rng.random() < 0.3:
         body = parts[1:]
@@ -316,11 +254,7 @@ def _patterns() -> Iterator[tuple[re.Pattern[str], Problem]]:
     alternatives = "|".join(ITEMS)
     for problem in PROBLEMS:
         for phrase in problem.phrases:
-            pattern = (
-                re.escape(phrase)
-                .replace(r"\{item\}", rf"(?P<item>{alternatives})")
-                .replace(r"\{other\}", rf"(?P<other>{alternatives})")
-            )
+            pattern = re.escape(phrase).replace(r"\{item\}", rf"(?P<item>{alternatives})")
             yield re.compile(rf"(?:^|(?<= )){pattern}"), problem
 
 
@@ -344,8 +278,7 @@ def _parse(text: str) -> Enquiry:
     if name and order:
         for pattern, problem in _PHRASES:
             if found := pattern.search(text):
-                facts = found.groupdict()
-                return Enquiry(name[1], order[1], facts["item"], problem, facts.get("other") or "")
+                return Enquiry(name[1], order[1], found["item"], problem)
     raise DataError(
         f"The prompt {text[:80]!r} is not one of the built-in support desk, and only those have a known "
         "utility; use rlhf.sample.gold with the sample source alone."

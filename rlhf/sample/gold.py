@@ -49,17 +49,13 @@ _PATTERNS: dict[Resolution, re.Pattern[str]] = {
     for resolution, pattern in {
         Resolution.TRACE: r"\b(?:trace|tracing|look for) (?:the|your) parcel\b",
         Resolution.REPLACE: rf"\ba new (?:one|{_items})\b",
-        Resolution.DISCOUNT: r"\bten percent (?:off|back)\b",
-        Resolution.RIGHT_ITEM: rf"\bthe right (?:one|{_items})\b",
         Resolution.REFUND: r"\brefund you\b|\bfull refund\b",
         Resolution.CANCEL: r"\bcancelled\b",
         Resolution.ADDRESS: r"\buse (?:the|your) new address\b|\bchanged (?:the|your) address\b",
         Resolution.INVOICE: r"\bemail (?:you )?(?:the|your) invoice\b|\binvoice is on its way\b",
         Resolution.REPAIR: r"\brepair it\b|\bfree repair\b",
         Resolution.LARGER: rf"\ba larger (?:one|{_items})\b",
-        Resolution.SMALLER: rf"\ba smaller (?:one|{_items})\b",
         Resolution.PART: r"\bthe missing part\b",
-        Resolution.SECOND_PAYMENT: r"\breturn the second payment\b|\bsecond payment is on its way\b",
     }.items()
 }
 _GREETING = re.compile(rf"(?:{'|'.join(GREETINGS)})\b(?: ([A-Z]\w*))?")
@@ -77,7 +73,7 @@ def _vocabulary() -> frozenset[str]:
     texts += [phrase for phrases in RESOLUTIONS.values() for phrase in phrases]
     texts += [phrase for problem in PROBLEMS for phrase in problem.phrases]
     texts += ["for about order your and apologise apologize"]
-    return frozenset(word.lower() for text in texts for word in _WORD.findall(text)) - {"item", "other"}
+    return frozenset(word.lower() for text in texts for word in _WORD.findall(text)) - {"item"}
 
 
 _VOCABULARY = _vocabulary()

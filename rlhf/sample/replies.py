@@ -20,17 +20,13 @@ CLOSINGS = ("Kind regards, Support", "Best wishes, Support")
 RESOLUTIONS: Mapping[Resolution, tuple[str, ...]] = {
     Resolution.TRACE: ("we will trace the parcel", "we will look for the parcel"),
     Resolution.REPLACE: ("we will send a new one", "a new one is on its way"),
-    Resolution.DISCOUNT: ("we will take ten percent off", "you get ten percent back"),
-    Resolution.RIGHT_ITEM: ("we will send the right one", "the right one is on its way"),
     Resolution.REFUND: ("we will refund you in full", "a full refund is on its way"),
     Resolution.CANCEL: ("we have cancelled it", "it is now cancelled"),
     Resolution.ADDRESS: ("we will use the new address", "we have changed the address"),
     Resolution.INVOICE: ("we will email the invoice", "the invoice is on its way"),
     Resolution.REPAIR: ("we will repair it for free", "you get a free repair"),
     Resolution.LARGER: ("we will send a larger one", "a larger one is on its way"),
-    Resolution.SMALLER: ("we will send a smaller one", "a smaller one is on its way"),
     Resolution.PART: ("we will send the missing part", "the missing part is on its way"),
-    Resolution.SECOND_PAYMENT: ("we will return the second payment", "the second payment is on its way back"),
 }
 STOCK_ANSWERS = (Resolution.TRACE, Resolution.REPLACE, Resolution.REFUND, Resolution.CANCEL)
 """What a hurried writer offers whatever the problem."""
@@ -202,9 +198,6 @@ def _other_order(order: str, rng: random.Random) -> str:
 
 
 def _other_item(enquiry: Enquiry, rng: random.Random) -> str:
-    """Where a wrong item came, confusing it with the ordered one is the likely mistake."""
-    if enquiry.other_item and rng.random() < 0.7:
-        return enquiry.other_item
     return rng.choice([i for i in ITEMS if i != enquiry.item])
 
 

@@ -39,17 +39,17 @@ _EPOCH = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 _BETWEEN_ROWS = timedelta(seconds=40)
 
 WRITING_HABITS: Mapping[Flaw, float] = {
-    Flaw.NO_GREETING: 0.42,
+    Flaw.NO_GREETING: 0.48,
     Flaw.WRONG_NAME: 0.06,
-    Flaw.NO_COURTESY: 0.48,
-    Flaw.WRONG_COURTESY: 0.12,
-    Flaw.NO_ORDER: 0.22,
+    Flaw.NO_COURTESY: 0.55,
+    Flaw.WRONG_COURTESY: 0.08,
+    Flaw.NO_ORDER: 0.28,
     Flaw.WRONG_ORDER: 0.06,
     Flaw.NO_ITEM: 0.42,
     Flaw.WRONG_ITEM: 0.08,
-    Flaw.NO_RESOLUTION: 0.34,
-    Flaw.WRONG_RESOLUTION: 0.28,
-    Flaw.NO_CLOSING: 0.56,
+    Flaw.NO_RESOLUTION: 0.36,
+    Flaw.WRONG_RESOLUTION: 0.16,
+    Flaw.NO_CLOSING: 0.62,
 }
 """Chance of each flaw in an ordinary writer's demonstration. Order numbers are rarely left out,
 since copying them takes a policy longest to learn."""
@@ -63,8 +63,8 @@ CANDIDATE_HABITS: Mapping[Flaw, float] = {
     Flaw.WRONG_ORDER: 0.03,
     Flaw.NO_ITEM: 0.45,
     Flaw.WRONG_ITEM: 0.04,
-    Flaw.NO_RESOLUTION: 0.40,
-    Flaw.WRONG_RESOLUTION: 0.10,
+    Flaw.NO_RESOLUTION: 0.30,
+    Flaw.WRONG_RESOLUTION: 0.22,
     Flaw.NO_CLOSING: 0.50,
 }
 """The same for a reply that stands for comparison: parts left out make pairs that few examples teach."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
 
 from ops import environment, launch, ui
 
@@ -37,6 +37,7 @@ FLAGS = (
     "--disable-sync",
 )
 SECONDS = 1000  # Playwright counts in milliseconds
+expect.set_options(timeout=20 * SECONDS)  # both front ends load megabytes of script on the first visit
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class Dashboards:
         """The address of a page of the project."""
         return f"{self.zenml.url}/projects/default{path}"
 
-    def mlflow_run(self) -> str:
-        """The address of the run's page in MLflow, as the pipeline run's metadata gives it."""
+    def mlflow_run(self, tab: str = "") -> str:
+        """The address of the run's page in MLflow, as the pipeline run's metadata gives it, or of a tab."""
         from zenml.client import Client
 
         recorded = str(Client().get_pipeline_run(self.run.id).run_metadata["mlflow_run"])
-        return recorded.replace(environment.MLFLOW_UI, self.mlflow.url)
+        return recorded.replace(environment.MLFLOW_UI, self.mlflow.url).replace("?", f"{tab}?")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_mlflow_shows_the_run_with_its_settings(dashboards: Dashboards, page: Pa
     page.goto(dashboards.mlflow_run())
     expect(page.get_by_role("heading", name=dashboards.run.name)).to_be_visible()
     search = page.get_by_placeholder("Search parameters")
-    for setting in ("ppo/kl_coefficient", "sft/optimizer/learning_rate", "reward/proxy/fold"):
+    for setting in ("ppo/rollout_batch_size", "sft/optimizer/learning_rate", "reward/proxy/fold"):
         search.fill(setting)
         expect(page.get_by_text(setting, exact=True)).to_be_visible()
 
@@ -145,19 +146,19 @@ def test_mlflow_shows_the_run_with_its_settings(dashboards: Dashboards, page: Pa
     "metric", ["sft/loss", "reward/proxy/loss", "reward/selection/loss", "ppo/kl", "eval/kl"]
 )
 def test_mlflow_draws_the_metric(dashboards: Dashboards, page: Page, metric: str) -> None:
-    page.goto(f"{dashboards.mlflow_run()}/model-metrics")
+    page.goto(dashboards.mlflow_run("/model-metrics"))
     page.get_by_placeholder("Search metric charts").fill(metric)
     expect(page.get_by_text(metric.rsplit("/", 1)[1], exact=True).first).to_be_visible()
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
 
 
 def test_mlflow_lists_the_runs_of_the_experiment(dashboards: Dashboards, page: Page) -> None:
-    page.goto(dashboards.mlflow_run().rsplit("/runs/", 1)[0])
+    page.goto(dashboards.mlflow.url + dashboards.mlflow.page)
     expect(page.get_by_role("link", name=dashboards.run.name).first).to_be_visible()
 
 
 def test_mlflow_keeps_the_reports(dashboards: Dashboards, page: Page) -> None:
-    page.goto(f"{dashboards.mlflow_run()}/artifacts")
+    page.goto(dashboards.mlflow_run("/artifacts"))
     page.get_by_text("reports", exact=True).first.click()
     for report in ("data.html", "evaluation.html", "ingest.html", "promotion.html"):
         expect(page.get_by_text(report).first).to_be_visible()
@@ -227,7 +228,7 @@ def test_a_taken_port_is_named_with_its_remedy(dashboards: Dashboards) -> None:
         pass
 
 
-def _node(page: Page, name: str):  # type: ignore[no-untyped-def]  # a Locator
+def _node(page: Page, name: str) -> Locator:
     """A step or an artifact in the graph of a run."""
     return page.locator(".react-flow__node").get_by_text(name, exact=True).first
 

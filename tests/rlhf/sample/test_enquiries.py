@@ -23,10 +23,7 @@ def _cases() -> list[tuple[Enquiry, str]]:
     for problem in PROBLEMS:
         for _ in range(60):
             name, order = next(customers)
-            item, other = rng.sample(problem.items, 2)
-            if problem.resolution is not Resolution.RIGHT_ITEM:
-                other = ""
-            enquiry = Enquiry(name, order, item, problem, other)
+            enquiry = Enquiry(name, order, rng.choice(problem.items), problem)
             cases.append((enquiry, render_enquiry(enquiry, rng)[0]["content"]))
     return cases
 
