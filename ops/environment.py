@@ -29,6 +29,10 @@ _ALWAYS = {
     # One thread to begin with; a stage that gains from more asks torch for them.
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # Batches of varying length fill oneDNN's cache of kernels with hundreds of megabytes, and glibc's arenas
+    # keep what threads have freed; training was as fast without (peak memory of a reward model: 1.7 for 2.1 GB).
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
+    "MALLOC_ARENA_MAX": "2",
     # One progress bar a stage, not one for each file that is loaded.
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",

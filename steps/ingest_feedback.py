@@ -3,12 +3,12 @@
 from typing import Annotated
 
 from datasets import Dataset
-from rlhf.feedback.ingest import ingest
 from zenml import ArtifactConfig, step
 
 from materializers.dataset import DatasetMaterializer
 from materializers.report import ReportMaterializer
 from ops.stage import stage
+from rlhf.feedback.ingest import ingest
 from rlhf.feedback.settings import FeedbackSettings
 from rlhf.report import Report
 

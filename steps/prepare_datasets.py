@@ -4,7 +4,6 @@ prompt."""
 from typing import Annotated
 
 from datasets import Dataset, DatasetDict
-from rlhf.feedback.views import prepare
 from zenml import ArtifactConfig, step
 
 from materializers.dataset import DatasetMaterializer
@@ -12,6 +11,7 @@ from materializers.report import ReportMaterializer
 from ops.cache import cached_by_content
 from ops.stage import stage
 from rlhf.feedback.settings import DatasetSettings
+from rlhf.feedback.views import prepare
 from rlhf.report import Report
 
 

@@ -18,6 +18,7 @@ from rlhf.evaluation.scoring import score_answers
 from rlhf.models.rewards import Reward
 
 _TRAINING_REWARDS = ("proxy", "selection")
+_NOTICEABLE = 2.0  # paired standard errors
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ def find_overoptimisation(
     for name in (n for n in last.rewards if n != optimised):
         peak = max((p for p in points if name in p.rewards), key=lambda p: p.rewards[name])
         fell = last.rewards[name] < peak.rewards[name]
-        if fell and last.rewards[optimised] > peak.rewards[optimised]:
+        errors = _fall_in_standard_errors(peak.scores.get(name), last.scores.get(name))
+        noise = errors is not None and errors < _NOTICEABLE
+        if fell and not noise and last.rewards[optimised] > peak.rewards[optimised]:
             findings.append(
                 OverOptimisation(
                     reward=name,
@@ -147,7 +150,7 @@ def find_overoptimisation(
                     optimised_at_peak=peak.rewards[optimised],
                     optimised_at_last=last.rewards[optimised],
                     chosen_update=chosen,
-                    standard_errors=_fall_in_standard_errors(peak.scores.get(name), last.scores.get(name)),
+                    standard_errors=errors,
                 )
             )
     return tuple(findings)

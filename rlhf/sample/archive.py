@@ -10,6 +10,7 @@ demonstrations.
 import random
 
 from rlhf.sample.enquiries import draw_enquiry, render_enquiry
+from rlhf.sample.replies import RESOLUTIONS
 
 _NOTES = (
     "Name: {name}.",
@@ -26,6 +27,10 @@ _NOTES = (
     "About your {item}, order {order}.",
     "For your {item}, order {order}.",
     "To {name}.",
+    "Done: {outcome}.",
+    "{name}: {outcome}.",
+    "Order {order}: {outcome}.",
+    "Closed, {outcome}.",
 )
 _NOTES_PER_TICKET = 7
 
@@ -35,6 +40,12 @@ def ticket(name: str, order: str, rng: random.Random) -> str:
     enquiry = draw_enquiry(name, order, rng)
     [message] = render_enquiry(enquiry, rng)
     notes = (
-        rng.choice(_NOTES).format(name=name, order=order, item=enquiry.item) for _ in range(_NOTES_PER_TICKET)
+        rng.choice(_NOTES).format(
+            name=name,
+            order=order,
+            item=enquiry.item,
+            outcome=rng.choice(RESOLUTIONS[enquiry.problem.resolution]),
+        )
+        for _ in range(_NOTES_PER_TICKET)
     )
     return " ".join([message["content"], *notes])

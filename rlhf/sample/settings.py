@@ -49,8 +49,8 @@ class SupportDeskSettings(Settings):
     def _names_and_numbers_suffice(self) -> Self:
         if self.demonstrations + self.comparisons + self.archive > MAX_PROMPTS:
             raise ValueError(
-                f"demonstrations + comparisons + archive may not exceed {MAX_PROMPTS}, because every prompt has "
-                "its own order number; lower one of them."
+                f"demonstrations + comparisons + archive may not exceed {MAX_PROMPTS}, because every message "
+                "has its own order number; lower one of them."
             )
         if self.draft_share + self.discarded_share > 1.0:
             raise ValueError("draft_share + discarded_share may not exceed 1; lower one of them.")

@@ -1,4 +1,4 @@
-"""The sample's default rows, generated once for all tests of this folder."""
+"""The sample's default rows without the ticket archive, generated once for all tests of this folder."""
 
 import pytest
 
@@ -9,4 +9,4 @@ from rlhf.sample.support_desk import support_desk_rows
 
 @pytest.fixture(scope="session")
 def rows() -> list[AnnotationRow]:
-    return list(support_desk_rows(SupportDeskSettings()))
+    return list(support_desk_rows(SupportDeskSettings(archive=0)))

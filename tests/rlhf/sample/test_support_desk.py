@@ -11,7 +11,7 @@ from rlhf.sample.gold import HIGHEST, gold_utility
 from rlhf.sample.settings import SupportDeskSettings
 from rlhf.sample.support_desk import support_desk_rows
 
-SMALL = SupportDeskSettings(demonstrations=60, comparisons=40)
+SMALL = SupportDeskSettings(demonstrations=60, comparisons=40, archive=0)
 
 
 def _submitted(rows: list[AnnotationRow], kind: str) -> list[AnnotationRow]:

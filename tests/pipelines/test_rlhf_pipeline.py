@@ -1,0 +1,200 @@
+"""Sentences about a run of the whole pipeline, proved on real ZenML and MLflow runs of a tiny config."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+
+from ops import environment, launch
+from ops.registries import policy_registry
+from ops.stage import MLFLOW_RUN_ID
+from rlhf.models.directory import ModelDirectory, open_directory
+from rlhf.report import Report
+from tests.pipelines.conftest import TINY, finished
+
+STEPS = {
+    "ingest_feedback",
+    "prepare_datasets",
+    "pretrain",
+    "train_sft",
+    "train_proxy_reward_model",
+    "train_selection_reward_model",
+    "train_policy",
+    "resolve_champion",
+    "evaluate_policy",
+    "promote_policy",
+}
+NEVER_CACHED = {"ingest_feedback", "resolve_champion", "promote_policy"}
+
+
+def _status(run: PipelineRunResponse) -> dict[str, str]:
+    return {name: step.status.value for name, step in run.steps.items()}
+
+
+def _output(run: PipelineRunResponse, step: str, name: str) -> object:
+    return run.steps[step].outputs[name][0].load()
+
+
+def _mlflow_run_id(run: PipelineRunResponse) -> str:
+    return str(run.run_metadata[MLFLOW_RUN_ID])
+
+
+def test_every_stage_runs_as_a_step(first_run: PipelineRunResponse) -> None:
+    assert _status(first_run) == dict.fromkeys(STEPS, "completed")
+
+
+def test_the_first_policy_becomes_the_champion_in_both_registries(first_run: PipelineRunResponse) -> None:
+    policy = _output(first_run, "train_policy", "policy")
+    assert isinstance(policy, ModelDirectory)
+    champion = policy_registry().champion()
+    assert champion is not None
+    assert champion.digest == policy.digest
+    zenml = Client().get_model_version("policy", "production")
+    assert zenml.name == f"v{champion.version}"
+    assert zenml.get_artifact("policy").content_hash == policy.digest
+
+
+def test_the_registered_version_is_the_artifact_itself(
+    first_run: PipelineRunResponse, mlflow: MlflowClient
+) -> None:
+    version = mlflow.get_model_version_by_alias("policy", "champion")
+    artifact = first_run.steps["train_policy"].outputs["policy"][0]
+    assert Path(version.source) == Path(artifact.uri) / "model"
+    weights = list(environment.home().rglob("model.safetensors"))
+    held = [path for path in weights if open_directory(path.parent).digest == artifact.content_hash]
+    assert len(held) == 1
+
+
+def test_mlflow_loads_the_champion_by_its_alias(mlflow: MlflowClient) -> None:
+    import mlflow as module
+
+    module.set_tracking_uri(mlflow.tracking_uri)
+    module.set_registry_uri(mlflow.tracking_uri)
+    pipe = module.transformers.load_model("models:/policy@champion")
+    assert pipe("Hello", max_new_tokens=2)[0]["generated_text"].startswith("Hello")
+
+
+def test_one_mlflow_run_holds_the_curves_of_every_trainer(
+    first_run: PipelineRunResponse, mlflow: MlflowClient
+) -> None:
+    run = mlflow.get_run(_mlflow_run_id(first_run))
+    prefixes = {name.split("/")[0] for name in run.data.metrics}
+    assert {"sft", "reward", "ppo", "ppo_eval", "eval"} <= prefixes
+    assert len(mlflow.get_metric_history(run.info.run_id, "ppo/reward")) == 3
+    assert run.info.status == "FINISHED"
+    assert run.data.params["ppo/updates"] == "3"
+    assert {"git.commit", "version.torch"} <= set(run.data.tags)
+    experiment = mlflow.get_experiment_by_name("rlhf_pipeline")
+    assert experiment is not None
+    assert (
+        len(
+            mlflow.search_runs([experiment.experiment_id], f"tags.`zenml.pipeline_run_id` = '{first_run.id}'")
+        )
+        == 1
+    )
+
+
+def test_every_artifact_has_a_visualization_and_a_content_hash(first_run: PipelineRunResponse) -> None:
+    for step in first_run.steps.values():
+        for name, [artifact] in step.outputs.items():
+            assert artifact.content_hash, f"{name} of {step.name}"
+            if name != "champion":
+                assert artifact.visualizations, f"{name} of {step.name}"
+
+
+def test_the_evaluation_report_loads_nothing_from_outside(first_run: PipelineRunResponse) -> None:
+    report = _output(first_run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    assert "<svg" in report.html
+    assert "src=" not in report.html.replace('xlink:href="#', "")
+    assert "<script" not in report.html
+
+
+def test_no_artifact_is_a_pickle(first_run: PipelineRunResponse) -> None:
+    suffixes = {path.suffix for path in environment.artifact_store().rglob("*") if path.is_file()}
+    assert not suffixes & {".pkl", ".pickle", ".pt", ".bin", ".gz"}
+
+
+class TestASecondRun:
+    @pytest.fixture(scope="class")
+    def second(self, first_run: PipelineRunResponse) -> PipelineRunResponse:
+        return finished(launch.run(str(TINY)))
+
+    def test_takes_all_training_from_the_cache(self, second: PipelineRunResponse) -> None:
+        # There is a champion now, which the first run's evaluation did not see.
+        expected = {
+            name: "completed" if name in NEVER_CACHED | {"evaluate_policy"} else "cached" for name in STEPS
+        }
+        assert _status(second) == expected
+
+    def test_points_to_the_mlflow_run_that_holds_the_curves(
+        self, first_run: PipelineRunResponse, second: PipelineRunResponse, mlflow: MlflowClient
+    ) -> None:
+        tags = mlflow.get_run(_mlflow_run_id(second)).data.tags
+        assert _mlflow_run_id(second) != _mlflow_run_id(first_run)
+        assert tags["cached.train_policy"] == _mlflow_run_id(first_run)
+
+    def test_says_that_the_policy_is_the_champion_already(self, second: PipelineRunResponse) -> None:
+        report = _output(second, "promote_policy", "promotion")
+        assert isinstance(report, Report)
+        assert report.data["verdict"] == "already_champion"
+        assert len(policy_registry().mlflow.search_model_versions("name = 'policy'")) == 1
+
+    def test_is_cached_entirely_the_next_time(self, second: PipelineRunResponse) -> None:
+        third = finished(launch.run(str(TINY)))
+        assert {name for name, status in _status(third).items() if status != "cached"} == NEVER_CACHED
+
+
+def test_a_changed_helper_invalidates_the_steps_that_reach_it_and_no_others(
+    first_run: PipelineRunResponse,
+) -> None:
+    helper = environment.PROJECT_ROOT / "rlhf" / "evaluation" / "win_rate.py"
+    before = helper.read_bytes()
+    try:
+        helper.write_bytes(before + b"\n# touched\n")
+        again = finished(launch.run(str(TINY)))
+    finally:
+        helper.write_bytes(before)
+    ran = {name for name, status in _status(again).items() if status == "completed"}
+    assert ran == NEVER_CACHED | {"evaluate_policy"}
+
+
+def test_zenmls_own_command_starts_the_same_pipeline(first_run: PipelineRunResponse) -> None:
+    command = [
+        str(Path(sys.executable).parent / "zenml"),
+        "pipeline",
+        "run",
+        "rlhf_pipeline",
+        "-c",
+        str(TINY),
+    ]
+    done = subprocess.run(
+        command, cwd=environment.PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    latest = Client().list_pipeline_runs(sort_by="desc:created", size=1).items[0]
+    assert latest.pipeline.name == "rlhf_pipeline"
+    assert _status(latest)["train_policy"] == "cached"
+
+
+def test_zenmls_own_command_refuses_unknown_keys(tmp_path: Path, first_run: PipelineRunResponse) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text(TINY.read_text().replace("ppo:", "poo:"))
+    command = [
+        str(Path(sys.executable).parent / "zenml"),
+        "pipeline",
+        "run",
+        "rlhf_pipeline",
+        "-c",
+        str(config),
+    ]
+    done = subprocess.run(
+        command, cwd=environment.PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode != 0
+    assert "did you mean 'ppo'" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
