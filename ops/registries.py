@@ -41,7 +41,7 @@ RUN_TAG = "mlflow.run_id"
 _STAGES: Mapping[Alias, ModelStages] = {
     CANDIDATE: ModelStages.STAGING,
     CHAMPION: ModelStages.PRODUCTION,
-    # `previous` has no stage: ZenML archives the old champion when the new one takes its stage, and not before.
+    # `previous` has no stage: ZenML archives the old champion when the new one takes its own.
 }
 # MLflow says "no such alias" with the code of a bad argument.
 _ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"}

@@ -4,6 +4,7 @@ with stage("train_sft") as run:
     model = train_sft(..., output_dir=run.output / "model", sink=run.sink)
 """
 
+import gc
 import logging
 import shutil
 import sys
@@ -75,6 +76,7 @@ def stage(name: str, settings: Settings | None = None) -> Iterator[Stage]:
         raise
     finally:
         shutil.rmtree(opened.scratch, ignore_errors=True)
+        gc.collect()  # trainers hold their models in reference cycles, and the next step loads its own
 
 
 def _remove_emptied_folders() -> None:

@@ -15,6 +15,8 @@ _HEADLINES = (
     "eval/selection/win_rate_vs_sft",
     "eval/proxy/win_rate_vs_sft",
     "eval/kl",
+    "eval/proxy/agreement_with_gold",
+    "eval/selection/agreement_with_gold",
 )
 
 

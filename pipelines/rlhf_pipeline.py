@@ -101,6 +101,7 @@ def rlhf_pipeline(
         selection=selection,
         champion=champion,
         prompts=prompts,
+        comparisons=comparisons,
         frontier=frontier,
         settings=evaluation,
         seed=seed,

@@ -4,12 +4,15 @@ What is measured is decided in ``rlhf.evaluation.policy``; here the rewards get 
 samples of training are scored by the rewards that training did not have.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset
 
 from rlhf.errors import DataError
 from rlhf.evaluation.frontier import frontier_from_samples
+from rlhf.evaluation.intervals import wilson_interval
 from rlhf.evaluation.policy import PolicyEvaluationResult, evaluate_policy
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.models.rewards import FunctionReward, Reward, RewardModelReward
@@ -24,6 +27,7 @@ def evaluate(
     proxy: Path,
     selection: Path,
     prompts: Dataset,
+    comparisons: Dataset,
     frontier: Dataset,
     settings: EvaluationSettings,
     seed: int,
@@ -43,8 +47,14 @@ def evaluate(
         "selection": RewardModelReward(selection),
         **further,
     }
+    agreement = {
+        f"eval/{name}/agreement_with_{other}{end}": value
+        for name in ("proxy", "selection")
+        for other in further
+        for end, value in pair_agreement(rewards[name], further[other], comparisons).items()
+    }
     chosen = prompts.select(range(min(len(prompts), settings.max_prompts or len(prompts))))
-    return evaluate_policy(
+    result = evaluate_policy(
         policy,
         sft,
         chosen["prompt"],
@@ -55,3 +65,27 @@ def evaluate(
         record_ids=chosen["record_id"],
         sink=sink,
     )
+    metrics = {**result.metrics, **agreement}
+    report = replace(result.report, data={**result.report.data, "metrics": metrics})
+    return replace(result, metrics=metrics, report=report)
+
+
+def pair_agreement(reward: Reward, other: Reward, comparisons: Dataset) -> dict[str, float]:
+    """Share of pairs that two rewards rank alike, pairs on which the second one ties left out.
+
+    Returns:
+        The share under ``""`` and its Wilson 95 % interval under ``_low`` and ``_high``; nothing without
+        pairs.
+    """
+    prompts = list(comparisons["prompt"])
+    sides = [[turns[0]["content"] for turns in comparisons[side]] for side in ("chosen", "rejected")]
+    differences = [
+        np.subtract(scorer(prompts, sides[0]), scorer(prompts, sides[1])) for scorer in (reward, other)
+    ]
+    decided = differences[1] != 0
+    total = int(decided.sum())
+    if not total:
+        return {}
+    alike = int((np.sign(differences[0]) == np.sign(differences[1]))[decided].sum())
+    interval = wilson_interval(alike, total)
+    return {"": alike / total, "_low": interval.low, "_high": interval.high}

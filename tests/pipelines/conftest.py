@@ -1,6 +1,5 @@
 """One real run of the whole pipeline on a tiny config, shared by the tests of this folder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,9 @@ def finished(run: launch.FinishedRun) -> PipelineRunResponse:
 
 
 @pytest.fixture(scope="session")
-def first_run() -> Iterator[PipelineRunResponse]:
+def first_run() -> PipelineRunResponse:
     """The first run in an empty state folder: nothing cached, no champion."""
-    yield finished(launch.run(str(TINY)))
+    return finished(launch.run(str(TINY)))
 
 
 @pytest.fixture(scope="session")

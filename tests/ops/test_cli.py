@@ -1,0 +1,95 @@
+"""The `rlhf` command as a user meets it: exit codes and last words."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops import environment
+
+RLHF = Path(sys.executable).parent / "rlhf"
+TINY = Path(__file__).parents[1] / "pipelines" / "tiny.yaml"
+
+
+def _rlhf(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(RLHF), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        cwd=environment.PROJECT_ROOT,
+    )
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stdout + done.stderr).strip().splitlines()[-1]
+
+
+def test_ls_lists_every_config() -> None:
+    done = _rlhf("ls")
+    assert done.returncode == 0
+    assert "support_desk" in done.stdout
+    assert "open_feedback" in done.stdout
+
+
+def test_cp_copies_a_config_and_never_overwrites(tmp_path: Path) -> None:
+    target = tmp_path / "mine.yaml"
+    assert _rlhf("cp", "support_desk", str(target)).returncode == 0
+    assert target.read_bytes() == (environment.CONFIGS / "support_desk.yaml").read_bytes()
+    again = _rlhf("cp", "support_desk", str(target))
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+
+
+def test_env_prints_exports_that_hold_no_secret_but_the_stores_key() -> None:
+    done = _rlhf("env")
+    exports = dict(
+        line.removeprefix("export ").split("=", 1) for line in done.stdout.splitlines() if "=" in line
+    )
+    assert exports["ZENML_ANALYTICS_OPT_IN"] == "false"
+    assert exports["RLHF_HOME"].strip("'") == str(environment.home())
+
+
+# Each of these is known before any training: the command must end at once, with one sentence and status 1.
+BAD_INPUT = {
+    "a missing file": ("path=/nowhere/rows.jsonl", "does not exist"),
+    "a wrong column": ('{"prompt": "a", "answer_text": "b"}\n', "the nearest is"),
+    "empty feedback": ("", "is empty"),
+    "equal sides": ('{"prompt": "a", "chosen": "b", "rejected": "b"}\n', "equal"),
+    "invalid UTF-8": (b'{"prompt": "a", "completion": "\xff"}\n', "UTF-8"),
+    "a row of a megabyte": (json.dumps({"prompt": "a", "completion": "b" * 1_100_000}) + "\n", "bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_feedback_ends_with_one_clear_sentence(case: str, tmp_path: Path) -> None:
+    content, expected = BAD_INPUT[case]
+    path = tmp_path / "rows.jsonl"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif not content.startswith("path="):
+        path.write_text(content)
+    sources = json.dumps([{"type": "file", "path": str(path)}])
+    done = _rlhf("run", str(TINY), f"feedback.sources={sources}")
+    assert done.returncode == 1
+    output = done.stdout + done.stderr
+    last = output[output.rindex("Error:") :]
+    assert expected in last, output[-2000:]
+    assert "Traceback" not in last
+
+
+def test_an_absent_base_model_is_named_before_anything_runs() -> None:
+    done = _rlhf("run", str(TINY), "pretrain=null", "base_model={model: ./no-such-model}")
+    assert done.returncode == 1
+    assert "no-such-model" in _last_line(done) or "no-such-model" in done.stderr
+    assert "has started" not in done.stdout
+
+
+def test_an_unknown_key_is_refused_before_anything_runs() -> None:
+    done = _rlhf("run", str(TINY), "sft.epoch=3")
+    assert done.returncode == 1
+    assert "did you mean 'epochs'" in done.stderr
+    assert "has started" not in done.stdout

@@ -1,0 +1,108 @@
+"""What is said of a config before ZenML, which ignores unknown keys, sees it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.run_config import (
+    apply_overrides,
+    checked,
+    find_config,
+    read_config,
+    shipped_configs,
+    validate,
+)
+from rlhf.errors import ConfigError
+
+MINIMAL: dict[str, Any] = {"parameters": {"feedback": {"sources": [{"type": "sample"}]}}}
+
+
+def _problems(config: dict[str, Any]) -> list[str]:
+    return [str(problem) for problem in validate(config)]
+
+
+def _with(**parameters: Any) -> dict[str, Any]:
+    return {"parameters": {**MINIMAL["parameters"], **parameters}}
+
+
+@pytest.mark.parametrize("name", [card.name for card in shipped_configs()])
+def test_every_shipped_config_is_valid_and_says_what_it_needs(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLHF_DATA", "data")
+    assert _problems(read_config(find_config(name))) == []
+    [card] = [card for card in shipped_configs() if card.name == name]
+    assert card.summary
+    assert card.needs
+    assert card.takes
+
+
+def test_unknown_keys_are_named_with_the_nearest_known_one() -> None:
+    assert _problems({**MINIMAL, "enable_cash": False}) == [
+        "enable_cash: unknown key, did you mean 'enable_cache'?; remove it"
+    ]
+    [problem] = _problems(_with(sft={"epoch": 1}))
+    assert problem == "parameters.sft.epoch: unknown key, did you mean 'epochs'?"
+
+
+def test_a_stage_outside_of_parameters_is_told_where_it_belongs() -> None:
+    [problem] = _problems({**MINIMAL, "ppo": {"updates": 3}})
+    assert "stage settings belong under `parameters:`" in problem
+
+
+def test_all_errors_are_reported_at_once() -> None:
+    problems = _problems({**_with(sft={"epochs": -1, "nonsense": 1}, ppo={"updates": "many"}), "unknown": 1})
+    assert len(problems) == 4
+
+
+def test_an_unknown_step_is_named() -> None:
+    [problem] = _problems({**MINIMAL, "steps": {"train_stf": {"enable_cache": False}}})
+    assert problem == "steps.train_stf: no such step, did you mean 'train_sft'?"
+
+
+def test_a_base_model_and_pre_training_contradict_each_other() -> None:
+    [problem] = _problems(_with(base_model={"model": "org/name"}, pretrain={"steps": 1}))
+    assert problem == "parameters.pretrain: contradicts base_model; keep one of the two"
+
+
+def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    sources = [{"type": "file", "path": "${NOT_SET}/x.jsonl"}]
+    [problem] = _problems({"parameters": {"feedback": {"sources": sources}}})
+    assert problem == (
+        "parameters.feedback.sources.0.path: the environment variable NOT_SET is not set; export it"
+    )
+
+
+def test_overrides_are_typed_and_reach_into_blocks_and_lists() -> None:
+    config = apply_overrides(
+        MINIMAL, ["sft.epochs=2", "feedback.sources.0.settings.seed=3", "enable_cache=false"]
+    )
+    parameters = checked(config)
+    assert parameters.sft.epochs == 2.0  # type: ignore[attr-defined]
+    assert parameters.feedback.sources[0].settings.seed == 3  # type: ignore[attr-defined]
+    assert config["enable_cache"] is False
+    assert "sft" not in MINIMAL["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sft.epochs", "write it as key.path=value"),
+        ("seed.x=1", "is a value, not a block"),
+        ("feedback.sources.7.limit=1", "not an index"),
+    ],
+)
+def test_an_override_that_leads_nowhere_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        apply_overrides({"parameters": {**MINIMAL["parameters"], "seed": 1}}, [override])
+
+
+def test_a_file_that_is_not_yaml_and_a_name_that_is_no_config_are_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not readable YAML"):
+        read_config(broken)
+    with pytest.raises(ConfigError, match="did you mean 'support_desk'"):
+        find_config("suport_desk")
