@@ -236,6 +236,18 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
                 "parameters.datasets.folds", "the proxy and the selection model need a fold each; set it to 2"
             )
         )
+    for stage in ("sft", "reward_model"):
+        lora = values[stage].lora
+        if lora is not None and not lora.merge:
+            problems.append(
+                Problem(f"parameters.{stage}.lora.merge", "later stages load a full model; set it to true")
+            )
+    if values["ppo"].ptx_coefficient > 0:
+        problems.append(
+            Problem(
+                "parameters.ppo.ptx_coefficient", "the pipeline passes PPO no demonstrations; set it to 0"
+            )
+        )
     return problems
 
 

@@ -23,6 +23,7 @@ from zenml.utils.dashboard_utils import get_run_url
 from ops import environment
 from ops.code_version import code_version
 from ops.tracking import MLflowSink, PipelineRun, mlflow_sink, run_url
+from rlhf.errors import TrainingError
 from rlhf.settings import Settings
 from rlhf.tracking import MetricSink, NullSink
 
@@ -71,11 +72,14 @@ def stage(name: str, settings: Settings | None = None) -> Iterator[Stage]:
                     metadata={MLFLOW_RUN_ID: sink.opened.info.run_id, "mlflow_run": url},
                     run_id_name_or_prefix=context.pipeline_run.id,
                 )
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(opened.output, ignore_errors=True)
+        if not isinstance(error, TrainingError):  # its message names what was saved there for inspection
+            shutil.rmtree(opened.scratch, ignore_errors=True)
         raise
-    finally:
+    else:
         shutil.rmtree(opened.scratch, ignore_errors=True)
+    finally:
         gc.collect()  # trainers hold their models in reference cycles, and the next step loads its own
 
 

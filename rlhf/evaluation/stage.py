@@ -4,19 +4,25 @@ What is measured is decided in ``rlhf.evaluation.policy``; here the rewards get 
 samples of training are scored by the rewards that training did not have.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from transformers import AutoConfig
 
 from rlhf.errors import DataError
 from rlhf.evaluation.frontier import frontier_from_samples
 from rlhf.evaluation.intervals import wilson_interval
 from rlhf.evaluation.policy import PolicyEvaluationResult, evaluate_policy
 from rlhf.evaluation.settings import EvaluationSettings
+from rlhf.models.chat import encode_prompt
+from rlhf.models.loading import load_tokenizer
 from rlhf.models.rewards import FunctionReward, Reward, RewardModelReward
 from rlhf.tracking import MetricSink
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -53,7 +59,8 @@ def evaluate(
         for other in further
         for end, value in pair_agreement(rewards[name], further[other], comparisons).items()
     }
-    chosen = prompts.select(range(min(len(prompts), settings.max_prompts or len(prompts))))
+    fitting = prompts_that_fit(prompts, sft, settings.generation.max_new_tokens)
+    chosen = fitting.select(range(min(len(fitting), settings.max_prompts or len(fitting))))
     result = evaluate_policy(
         policy,
         sft,
@@ -89,3 +96,32 @@ def pair_agreement(reward: Reward, other: Reward, comparisons: Dataset) -> dict[
     alike = int((np.sign(differences[0]) == np.sign(differences[1]))[decided].sum())
     interval = wilson_interval(alike, total)
     return {"": alike / total, "_low": interval.low, "_high": interval.high}
+
+
+def prompts_that_fit(prompts: Dataset, model: Path, new_tokens: int) -> Dataset:
+    """The prompts that leave room for an answer within the model's positions; the others are logged.
+
+    Raises:
+        DataError: none does.
+    """
+    limit = getattr(AutoConfig.from_pretrained(model), "max_position_embeddings", None)
+    if limit is None:
+        return prompts
+    tokenizer = load_tokenizer(model)
+    fitting = [
+        index
+        for index, prompt in enumerate(prompts["prompt"])
+        if len(encode_prompt(tokenizer, prompt)) + new_tokens <= limit
+    ]
+    if not fitting:
+        raise DataError(
+            f"No test prompt leaves room for {new_tokens} tokens of answer within {limit} positions; "
+            "lower evaluation.generation.max_new_tokens."
+        )
+    if len(fitting) < len(prompts):
+        logger.warning(
+            "%d of %d test prompts are too long for the model and are left out.",
+            len(prompts) - len(fitting),
+            len(prompts),
+        )
+    return prompts.select(fitting)

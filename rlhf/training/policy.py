@@ -70,7 +70,7 @@ def train_policy(
         prompts["train"]["prompt"],
         settings,
         output_dir=work_dir / "ppo",
-        critic=proxy,
+        critic=proxy if settings.critic == "separate" else None,
         dev_prompts=prompts["dev"]["prompt"],
         selection=RewardModelReward(selection),
         sink=recording,

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import DatasetDict
+import yaml
+from datasets import Dataset, DatasetDict
 
+from ops.cli import main
 from ops.environment import PROJECT_ROOT
+from ops.run_config import validate
+from rlhf.feedback.ingest import ingest
+from rlhf.feedback.settings import LAYOUT_NAMES, CustomSource, FeedbackSettings
 from rlhf.training.pretrain import pretrain
 from rlhf.training.settings import ArchitectureSettings, PretrainSettings
 
@@ -36,15 +41,9 @@ def snippets(page: Path, language: str) -> str:
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An initialised Llama of a few thousand weights."""
-    texts = DatasetDict({"train": _rows(TEXT)})
+    texts = DatasetDict({"train": Dataset.from_dict({"text": TEXT})})
     settings = PretrainSettings(vocabulary_size=300, architecture=SHAPE, max_length=64)
     return pretrain(texts, settings, tmp_path_factory.mktemp("hub") / "model", seed=1).path
-
-
-def _rows(texts: list[str]):  # type: ignore[no-untyped-def]
-    from datasets import Dataset
-
-    return Dataset.from_dict({"text": texts})
 
 
 def run(page: Path, folder: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
@@ -70,3 +69,43 @@ def test_the_library_page_trains_a_policy_from_feedback_to_evaluation(
     assert (tmp_path / "runs/ppo/policy/model.safetensors").exists()
     assert "<svg" not in (tmp_path / "data.html").read_text()
     assert "win rate" in (tmp_path / "evaluation.html").read_text()
+
+
+def test_the_source_class_of_the_feedback_page_is_one_that_ingest_reads(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "snippet_tickets.py").write_text(snippets(DOCS / "feedback-sources.md", "python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    source = CustomSource(cls="snippet_tickets:Tickets", options={"project": "desk"})
+    result = ingest(FeedbackSettings(sources=(source,)))
+    assert result.table.column("kind").to_pylist() == ["comparison"]
+    assert not result.quarantined
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_every_yaml_example_is_part_of_a_valid_config(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHF_DATA", "data")
+    sample = {"sources": [{"type": "sample"}]}
+    for found in _FENCE.finditer(page.read_text(encoding="utf-8")):
+        if found[1] == "yaml":
+            block = yaml.safe_load(found[2])
+            config = block if "parameters" in block else {"parameters": {"feedback": sample, **block}}
+            assert validate(config) == [], found[2]
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_every_command_and_link_on_a_page_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(\w[\w-]*):", (PROJECT_ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make (\w[\w-]*)", text, re.MULTILINE)) - {"PYTHON"} <= targets
+    assert set(re.findall(r"(?:^|`)(?:\$ )?rlhf (\w+)", text, re.MULTILINE)) <= set(main.commands)
+    for target, anchor in re.findall(r"\]\(([^)#:]+)(?:#([\w-]+))?\)", text):
+        linked = page.parent / target
+        assert linked.exists(), target
+        headings = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+def test_every_layout_has_a_row_on_the_feedback_page() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \|", (DOCS / "feedback-sources.md").read_text(), re.MULTILINE)
+    assert set(LAYOUT_NAMES) <= set(rows)
