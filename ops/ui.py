@@ -98,8 +98,6 @@ def mlflow_server(port: int) -> Server:
         HOST,
         "--port",
         str(port),
-        "--workers",
-        "1",
     )
     stores = ("--backend-store-uri", uri, "--default-artifact-root", environment.mlflow_artifacts().as_uri())
     return Server("MLflow", port, (*command, "--workers", "1", *stores), _mlflow_page(uri))
