@@ -80,7 +80,7 @@ def _splits(data: Dataset | DatasetDict) -> dict[str, Dataset]:
 
 
 def _write(rows: Dataset, file: Path) -> None:
-    table = rows.flatten_indices().data.table.combine_chunks() if len(rows) else rows.data.table
+    table = rows.flatten_indices().data.table.combine_chunks() if len(rows) else rows.data.table.slice(0, 0)
     table = table.cast(rows.features.arrow_schema)
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=_ROWS_PER_BATCH)

@@ -2,6 +2,7 @@
 mapped."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from zenml.artifact_stores import LocalArtifactStore
@@ -41,16 +42,23 @@ def fetch_directory(store: BaseArtifactStore, source: str, cache: Path, *, last:
         return Path(source)
     if (cache / last).exists():
         return cache
-    partial = cache.with_name(cache.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f"{cache.name}."))
     for folder, _, names in fileio.walk(source):
         folder = folder.decode() if isinstance(folder, bytes) else str(folder)
         for name in names:
             name = name.decode() if isinstance(name, bytes) else str(name)
             relative = f"{folder}/{name}"[len(source) :].lstrip("/")
+            if relative == last:
+                continue
             (partial / relative).parent.mkdir(parents=True, exist_ok=True)
             fileio.copy(f"{folder}/{name}", str(partial / relative), overwrite=True)
-    shutil.rmtree(cache, ignore_errors=True)
-    partial.rename(cache)
+    fileio.copy(f"{source}/{last}", str(partial / last), overwrite=True)
+    try:
+        partial.rename(cache)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not (cache / last).exists():
+            raise
+        # Another process was first, with the same content.
     return cache

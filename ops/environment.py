@@ -8,6 +8,7 @@ variables at import. A value the user has already set is kept.
 import os
 import secrets
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -15,6 +16,8 @@ CONFIGS = PROJECT_ROOT / "configs"
 ZENML_UI = "http://127.0.0.1:8237"
 MLFLOW_UI = "http://127.0.0.1:5000"
 
+_KEY = "ZENML_SECRETS_STORE_ENCRYPTION_KEY"
+_KEY_FILE = "secrets.key"
 _ALWAYS = {
     # Nothing phones home.
     "ZENML_ANALYTICS_OPT_IN": "false",
@@ -72,7 +75,7 @@ def configure() -> dict[str, str]:
         "ZENML_LOCAL_STORES_PATH": str(state / "zenml-stores"),
         "ZENML_REPOSITORY_PATH": str(state),
         "ZENML_CUSTOM_SOURCE_ROOT": str(PROJECT_ROOT),
-        "ZENML_SECRETS_STORE_ENCRYPTION_KEY": _encryption_key(state / "secrets.key"),
+        _KEY: _encryption_key(state / _KEY_FILE),
     }
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
@@ -81,7 +84,11 @@ def configure() -> dict[str, str]:
 
 def shell_exports() -> str:
     """``export`` lines for a POSIX shell, the virtual environment's commands first on the path."""
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(configure().items())]
+    variables = configure()
+    del variables[_KEY]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+    # The key itself must not end up in a terminal's scrollback or a log.
+    lines.append(f'export {_KEY}="$(cat {shlex.quote(str(home() / _KEY_FILE))})"')
     binaries = PROJECT_ROOT / ".venv" / "bin"
     if binaries.is_dir():
         lines.append(f'export PATH={shlex.quote(str(binaries))}:"$PATH"')
@@ -111,11 +118,12 @@ def scratch() -> Path:
 
 def _encryption_key(file: Path) -> str:
     """A random key for ZenML's secret store, made once and readable by the owner only."""
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return file.read_text().strip()
-    with os.fdopen(descriptor, "w") as stream:
-        key = secrets.token_hex(32)
-        stream.write(key)
-    return key
+    if not file.exists():
+        # Complete before it has its name: a second process must never read half a key.
+        partial = file.with_name(f"{file.name}.{os.getpid()}")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+            stream.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(partial, file)
+        partial.unlink()
+    return file.read_text().strip()

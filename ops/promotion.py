@@ -15,7 +15,7 @@ from ops.stage import MLFLOW_RUN_ID
 from ops.tracking import MLflowSink
 from rlhf.models.directory import ModelDirectory
 from rlhf.registry.model_card import Lineage, model_card
-from rlhf.registry.promotion import PromotionDecision
+from rlhf.registry.promotion import PromotionDecision, PromotionOutcome
 from rlhf.registry.store import Candidate
 from rlhf.tracking import MetricSink
 
@@ -54,14 +54,15 @@ def candidate_of(
     return Candidate(digest=policy.digest, path=path, description=card, tags=tags)
 
 
-def publish_verdict(sink: MetricSink, decision: PromotionDecision) -> None:
-    """Show the verdict where runs are listed: on the pipeline run, and as a tag of the MLflow run."""
+def publish_verdict(sink: MetricSink, decision: PromotionDecision, outcome: PromotionOutcome) -> None:
+    """Show the verdict, and what was done, on the pipeline run and as tags of the MLflow run."""
+    done = {"verdict": decision.verdict, "action": outcome.action}
     log_metadata(
-        metadata={"verdict": decision.verdict, "promotion": decision.summary},
+        metadata={**done, "promotion": decision.summary},
         run_id_name_or_prefix=get_step_context().pipeline_run.id,
     )
     if isinstance(sink, MLflowSink):
-        sink.set_tags({"promotion.verdict": decision.verdict})
+        sink.set_tags({f"promotion.{name}": value for name, value in done.items()})
 
 
 def close_tracking(sink: MetricSink) -> None:

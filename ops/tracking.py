@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from rich.console import Console
@@ -73,6 +74,10 @@ def open_run(client: MlflowClient, run: PipelineRun, tags: Mapping[str, str]) ->
 def ensure_experiment(client: MlflowClient, name: str) -> str:
     """The experiment's id; made with a local artifact folder when the store is a local database."""
     if found := client.get_experiment_by_name(name):
+        if (
+            found.lifecycle_stage == LifecycleStage.DELETED
+        ):  # its name stays taken, and runs in it are refused
+            client.restore_experiment(found.experiment_id)
         return found.experiment_id
     # With a database on local disk, MLflow would otherwise put artifacts into ./mlruns of the working folder.
     # A server decides for itself.
@@ -160,9 +165,17 @@ class MLflowSink:
             return
         while self._queue:
             batch = self._queue[:_BATCH]
-            if not self._attempt(lambda batch=batch: self._send(batch)):
+            outcome = self._attempt(lambda batch=batch: self._send(batch))
+            if outcome == "away":
                 return
-            del self._queue[: len(batch)]
+            if outcome == "refused" and len(batch) > 1:
+                # One entry is at fault, and the others must not go with it.
+                for entry in batch:
+                    if self._attempt(lambda entry=entry: self._send([entry])) == "away":
+                        return
+                    del self._queue[0]
+            else:
+                del self._queue[: len(batch)]
 
     def close(self) -> None:
         """Deliver or spool what is left, and say what could not be delivered."""
@@ -215,19 +228,24 @@ class MLflowSink:
             if entry[0] == "text":
                 self.client.log_text(run_id, str(entry[1]), str(entry[2]))
 
-    def _attempt(self, call: Callable[[], None]) -> bool:
+    def _attempt(self, call: Callable[[], None]) -> Literal["done", "refused", "away"]:
         try:
             call()
         except TRACKER_ERRORS as error:
             self._failures.append(str(error).splitlines()[0][:300])
-            if isinstance(error, MlflowException) and 400 <= error.get_http_status_code() < 500:
-                # Refused for what it says (a parameter given twice with two values): it would be
-                # refused for ever, and everything queued behind it with it.
+            if self._opened is not None and isinstance(error, MlflowException) and _refused(error):
                 logger.warning("MLflow refused an entry: %s", self._failures[-1])
-                return True
+                return "refused"
             self._not_before = time.monotonic() + _SECONDS_AFTER_FAILURE
-            return False
-        return True
+            return "away"
+        return "done"
+
+
+def _refused(error: MlflowException) -> bool:
+    """Whether the entry itself is at fault (a parameter given twice with two values), so that sending it
+    again is vain; not so for a login that has run out or a server that is busy."""
+    status = error.get_http_status_code()
+    return 400 <= status < 500 and status not in {401, 403, 408, 429}
 
 
 def _flatten(name: str, value: object) -> Iterator[tuple[str, object]]:

@@ -123,8 +123,11 @@ def serve(*, zenml_port: int, mlflow_port: int) -> None:
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        dashboard = zenml_server(
+            zenml_port
+        )  # refuses a remote ZenML server, before anything is changed there
         prepare()
-        with running([zenml_server(zenml_port), mlflow_server(mlflow_port)]) as started:
+        with running([dashboard, mlflow_server(mlflow_port)]) as started:
             for server, _ in started:
                 console.print(f"{server.name}: {server.url}{server.page}", soft_wrap=True)
             console.print("Both listen on this machine only. Stop them with Ctrl-C.")

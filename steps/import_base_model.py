@@ -3,7 +3,7 @@ weights."""
 
 from typing import Annotated
 
-from zenml import ArtifactConfig, step
+from zenml import ArtifactConfig, get_step_context, step
 
 from materializers.model_directory import ModelDirectoryMaterializer
 from ops.stage import stage
@@ -20,5 +20,5 @@ def import_base_model(
     """A sealed copy of the model's safetensors, configuration and tokenizer."""
     from rlhf.models.loading import import_base_model as copy
 
-    with stage("base_model", settings) as run:
+    with stage(get_step_context().step_run.name, settings) as run:
         return copy(settings, run.output / "model")

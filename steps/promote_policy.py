@@ -29,9 +29,10 @@ def promote_policy(
         metrics = evaluation.data["metrics"]
         decision = decide(metrics, settings, champion, candidate_digest=policy.digest)
         artifact = get_step_context().inputs["policy"][0]
-        promote(policy_registry(), candidate_of(policy, artifact, decision, metrics, run.sink), decision)
+        candidate = candidate_of(policy, artifact, decision, metrics, run.sink)
+        outcome = promote(policy_registry(), candidate, decision)
         report = decision_report(decision)
         run.sink.log_text(report.html, "reports/promotion.html")
-        publish_verdict(run.sink, decision)
+        publish_verdict(run.sink, decision, outcome)
         close_tracking(run.sink)
         return report

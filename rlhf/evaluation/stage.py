@@ -57,9 +57,12 @@ def evaluate(
         f"eval/{name}/agreement_with_{other}{end}": value
         for name in ("proxy", "selection")
         for other in further
-        for end, value in pair_agreement(rewards[name], further[other], comparisons).items()
+        for end, value in pair_agreement(rewards[name], further[other], comparisons, settings).items()
     }
-    fitting = prompts_that_fit(prompts, sft, settings.generation.max_new_tokens)
+    fitting = prompts
+    for model in (sft, champion):
+        if model is not None:  # the champion may have fewer positions, or a tokenizer that needs more of them
+            fitting = prompts_that_fit(fitting, model, settings.generation.max_new_tokens)
     chosen = fitting.select(range(min(len(fitting), settings.max_prompts or len(fitting))))
     result = evaluate_policy(
         policy,
@@ -77,11 +80,13 @@ def evaluate(
     return replace(result, metrics=metrics, report=report)
 
 
-def pair_agreement(reward: Reward, other: Reward, comparisons: Dataset) -> dict[str, float]:
+def pair_agreement(
+    reward: Reward, other: Reward, comparisons: Dataset, settings: EvaluationSettings
+) -> dict[str, float]:
     """Share of pairs that two rewards rank alike, pairs on which the second one ties left out.
 
     Returns:
-        The share under ``""`` and its Wilson 95 % interval under ``_low`` and ``_high``; nothing without
+        The share under ``""`` and its Wilson interval under ``_low`` and ``_high``; nothing without
         pairs.
     """
     prompts = list(comparisons["prompt"])
@@ -89,12 +94,12 @@ def pair_agreement(reward: Reward, other: Reward, comparisons: Dataset) -> dict[
     differences = [
         np.subtract(scorer(prompts, sides[0]), scorer(prompts, sides[1])) for scorer in (reward, other)
     ]
-    decided = differences[1] != 0
+    decided = np.abs(differences[1]) > settings.tie_tolerance
     total = int(decided.sum())
     if not total:
         return {}
     alike = int((np.sign(differences[0]) == np.sign(differences[1]))[decided].sum())
-    interval = wilson_interval(alike, total)
+    interval = wilson_interval(alike, total, settings.confidence)
     return {"": alike / total, "_low": interval.low, "_high": interval.high}
 
 

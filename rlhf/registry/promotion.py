@@ -58,7 +58,8 @@ class PromotionDecision(_Record):
         if failed:
             return f"Model {name} is not promoted: {', '.join(failed)} did not pass."
         against = f"version {self.champion.version}" if self.champion.exists else "no champion"
-        return f"Model {name} passes all {len(self.reasons)} criteria and takes the place of {against}."
+        takes = "would take" if self.mode == "dry_run" else "takes"
+        return f"Model {name} passes all {len(self.reasons)} criteria and {takes} the place of {against}."
 
 
 class PromotionOutcome(_Record):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
+from transformers import AutoConfig
 
 from rlhf.errors import DataError
 from rlhf.models.directory import ModelDirectory
@@ -46,7 +47,7 @@ def train_policy(
 
     Args:
         sft: starting point and reference.
-        proxy: reward model that PPO maximises and that initialises the critic.
+        proxy: reward model that PPO maximises and that initialises the critic, if it reads the same tokens.
         selection: reward model that only picks checkpoints.
         prompts: ``prompt`` column; ``train`` is rolled out, ``dev`` is evaluated.
         output_dir: where the sealed policy is written.
@@ -70,7 +71,7 @@ def train_policy(
         prompts["train"]["prompt"],
         settings,
         output_dir=work_dir / "ppo",
-        critic=proxy if settings.critic == "separate" else None,
+        critic=proxy if settings.critic == "separate" and _reads_the_same_tokens(proxy, sft) else None,
         dev_prompts=prompts["dev"]["prompt"],
         selection=RewardModelReward(selection),
         sink=recording,
@@ -85,6 +86,14 @@ def train_policy(
         curves=recording.curves,
     )
     return TrainedPolicy(policy, frontier_rows(result))
+
+
+def _reads_the_same_tokens(proxy: Path, policy: Path) -> bool:
+    """Whether the proxy can become the critic, which values the policy's own tokens: an encoder, or a
+    reward model with another vocabulary, cannot, and the critic then starts from the policy."""
+    ours, theirs = AutoConfig.from_pretrained(policy), AutoConfig.from_pretrained(proxy)
+    same_family = ours.model_type == theirs.model_type
+    return same_family and load_tokenizer(policy).get_vocab() == load_tokenizer(proxy).get_vocab()
 
 
 def frontier_rows(result: PPOResult) -> Dataset:

@@ -47,3 +47,8 @@ def test_a_changed_row_changes_the_hash(folder: Path) -> None:
     assert _saved(one, folder / "one").compute_content_hash(one) != _saved(
         other, folder / "other"
     ).compute_content_hash(other)
+
+
+def test_an_emptied_dataset_is_stored_empty(folder: Path) -> None:
+    emptied = Dataset.from_list(ROWS).filter(lambda row: False)
+    assert len(_saved(emptied, folder / "empty").load(Dataset)) == 0

@@ -69,8 +69,8 @@ def test_a_download_is_kept_by_content_and_an_interrupted_one_is_begun_anew(
 ) -> None:
     source, cache = str(tmp_path / "remote"), tmp_path / "cache" / "digest"
     put_directory(remote, model, source, last="a-manifest.json")
-    (cache.with_name("digest.partial")).mkdir(parents=True)
-    (cache.with_name("digest.partial") / "rubbish").write_text("x")
+    cache.with_name("digest.interrupted").mkdir(parents=True)
+    (cache.with_name("digest.interrupted") / "weights").write_text("half of them")
     folder = fetch_directory(remote, source, cache, last="a-manifest.json")
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert names == ["a-manifest.json", "components/tokenizer", "weights"]

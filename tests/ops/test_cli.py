@@ -44,8 +44,9 @@ def test_cp_copies_a_config_and_never_overwrites(tmp_path: Path) -> None:
     assert "exists already" in again.stderr
 
 
-def test_env_prints_exports_that_hold_no_secret_but_the_stores_key() -> None:
+def test_env_prints_exports_and_no_secret() -> None:
     done = _rlhf("env")
+    assert (environment.home() / "secrets.key").read_text() not in done.stdout
     exports = dict(
         line.removeprefix("export ").split("=", 1) for line in done.stdout.splitlines() if "=" in line
     )

@@ -52,12 +52,21 @@ def test_an_entry_that_mlflow_refuses_does_not_block_those_behind_it(uri: str) -
         sink.log_params({"sft/epochs": 3})
         sink.flush()
         sink.log_params({"sft/epochs": 4})  # a parameter cannot change
-        sink.flush()
         sink.log_metrics({"sft/loss": 2.0}, 1)
+        sink.log_text("hello", "notes.txt")
     client = MlflowClient(tracking_uri=uri)
     run = client.get_run(open_run(client, RUN, {}).info.run_id)
     assert run.data.params == {"sft/epochs": "3"}
     assert run.data.metrics == {"sft/loss": 2.0}
+    assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["notes.txt"]
+
+
+def test_an_experiment_deleted_in_the_ui_is_restored(uri: str) -> None:
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(open_run(client, RUN, {}).info.experiment_id)
+    with mlflow_sink(uri, PipelineRun("run-2", "another", RUN.pipeline), {}) as sink:
+        sink.log_metrics({"sft/loss": 2.0}, 1)
+        assert sink.opened is not None
 
 
 def test_a_sink_is_a_metric_sink(uri: str) -> None:

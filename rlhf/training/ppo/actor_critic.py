@@ -229,10 +229,6 @@ def load_networks(
         critic = None
     else:
         critic = _separate_critic(policy_path, critic_path, tokenizer)
-    if settings.gradient_checkpointing:
-        for model in (policy, critic):
-            if model is not None:
-                model.gradient_checkpointing_enable()
     nn.Module.to(policy, device)
     bf16 = uses_bf16(settings.precision, policy)
     return ActorCritic(policy, critic, bf16=bf16, temperature=settings.generation.temperature), tokenizer

@@ -132,8 +132,6 @@ class PPOSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: passes run in bfloat16 (weights stay in single precision) and rollouts come from a bfloat16
     copy. auto: bf16 on hardware that computes in it and for models large enough to gain."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
     seed: int = 0
     """Every random number is a function of this, the update and the row."""
 
