@@ -2,6 +2,7 @@
 CLI."""
 
 import errno
+import importlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,7 @@ def check(config: Mapping[str, Any]) -> BaseModel:
     parameters = run_config.checked(config)
     for key in ("base_model", "reward_base"):
         _check_model(key, getattr(parameters, key))
+    _check_functions(parameters.evaluation.rewards)  # type: ignore[attr-defined]
     open_sources(parameters.feedback)  # type: ignore[attr-defined]  # the model is made from a signature
     _check_disk()
     return parameters
@@ -141,6 +143,19 @@ def _check_model(key: str, settings: BaseModelSettings | None) -> None:
             f"parameters.{key}.model: {settings.model} holds no model (no config.json); give the folder that "
             "save_pretrained wrote, or a hub id."
         )
+
+
+def _check_functions(rewards: Mapping[str, str]) -> None:
+    for name, source in rewards.items():
+        module, _, function = source.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), function, None)
+        except ImportError as error:
+            raise ConfigError(
+                f"parameters.evaluation.rewards.{name}: {source} cannot be imported: {error}."
+            ) from error
+        if not callable(found):
+            raise ConfigError(f"parameters.evaluation.rewards.{name}: {module} has no function {function!r}.")
 
 
 def _check_disk() -> None:

@@ -89,6 +89,13 @@ def test_an_absent_base_model_is_named_before_anything_runs() -> None:
     assert "has started" not in done.stdout
 
 
+def test_a_misspelt_reward_function_is_named_before_anything_runs() -> None:
+    done = _rlhf("run", str(TINY), "evaluation.rewards={gold: 'rlhf.sample.gold:gold_rewad'}")
+    assert done.returncode == 1
+    assert "has no function 'gold_rewad'" in " ".join(done.stderr.split())
+    assert "has started" not in done.stdout
+
+
 def test_an_unknown_key_is_refused_before_anything_runs() -> None:
     done = _rlhf("run", str(TINY), "sft.epoch=3")
     assert done.returncode == 1
