@@ -121,7 +121,9 @@ def serve(*, zenml_port: int, mlflow_port: int) -> None:
         ConfigError: a port is taken, or a server did not come up or ended by itself.
     """
     console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Ctrl-C too: a process that was started in the background has inherited that it is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         dashboard = zenml_server(
             zenml_port
