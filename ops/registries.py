@@ -128,7 +128,7 @@ class PolicyRegistry:
         counterpart = self._zenml_version(self.mlflow.get_model_version(self.name, version))
         stage = _STAGES.get(alias)
         if stage is not None and counterpart.stage != stage:
-            Client().update_model_version(self.name, counterpart.id, stage=stage, force=True)
+            Client().update_model_version(counterpart.model.id, counterpart.id, stage=stage, force=True)
         self.mlflow.set_registered_model_alias(self.name, alias, version)
 
     def set_tags(self, version: str, tags: Mapping[str, str]) -> None:
@@ -148,15 +148,15 @@ class PolicyRegistry:
     def _zenml_version(self, version: ModelVersion) -> ModelVersionResponse:
         """The ZenML counterpart of an MLflow version, made and linked to its artifact if it is not there."""
         client = Client()
-        try:
-            client.get_model(self.name)
-        except KeyError:
+        # By an exact filter and then by id: ZenML's lookups by name also take a longer name's beginning.
+        [model] = client.list_models(name=self.name).items or [
             client.create_model(self.name, description="Policies trained from human feedback.", tags=["rlhf"])
+        ]
         name = f"v{version.version}"
         try:
-            return client.get_model_version(self.name, name)
+            return client.get_model_version(model.id, name)
         except KeyError:
-            made = client.create_model_version(self.name, name=name, description=version.tags.get(DIGEST_TAG))
+            made = client.create_model_version(model.id, name=name, description=version.tags.get(DIGEST_TAG))
         if artifact := version.tags.get(ARTIFACT_TAG):
             link_artifact_version_to_model_version(client.get_artifact_version(UUID(artifact)), made)
         return made

@@ -68,7 +68,8 @@ def test_the_champion_loads_by_alias_over_http_without_a_second_copy_of_the_weig
 
     client = MlflowClient(tracking_uri=server, registry_uri=server)
     run = open_run(client, PipelineRun("http-run", "http-run", "http"), {})
-    registry = registries.PolicyRegistry(client)
+    # A name of its own: the versions in the session's ZenML are numbered by the local registry.
+    registry = registries.PolicyRegistry(client, name="policy-over-http")
     candidate = Candidate(policy.digest, str(policy.path), tags={registries.RUN_TAG: run.info.run_id})
     settings = PromotionSettings(criteria=(Criterion(metric="eval/kl", maximum=10),))
     decision = decide({"eval/kl": 1.0}, settings, registries.ChampionRef(), candidate_digest=policy.digest)
@@ -76,11 +77,13 @@ def test_the_champion_loads_by_alias_over_http_without_a_second_copy_of_the_weig
 
     mlflow.set_tracking_uri(server)
     mlflow.set_registry_uri(server)
-    loaded = mlflow.transformers.load_model("models:/policy@champion")
+    loaded = mlflow.transformers.load_model("models:/policy-over-http@champion")
     expected = LlamaForCausalLM.from_pretrained(policy.path, dtype=torch.float32).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.model.state_dict().items())
 
-    source = Path(client.get_model_version_by_alias("policy", "champion").source.removeprefix("file://"))
+    source = Path(
+        client.get_model_version_by_alias("policy-over-http", "champion").source.removeprefix("file://")
+    )
     assert (source / "model.safetensors").samefile(policy.path / "model.safetensors")
 
 

@@ -15,7 +15,7 @@ def test_every_ticket_repeats_the_facts_of_its_message() -> None:
     for row in TICKETS:
         enquiry = parse_enquiry(row.value)
         repeated = sum(row.value.count(fact) - 1 for fact in (enquiry.name, enquiry.order, enquiry.item))
-        assert repeated >= 7, row.value  # as many notes as a ticket has, each with a fact at least
+        assert repeated >= 4, row.value  # of seven notes, few tell the outcome alone
 
 
 def test_no_ticket_shares_a_name_or_an_order_number_with_a_prompt() -> None:
