@@ -121,7 +121,7 @@ class ArchitectureSettings(Settings):
     """Longest sequence in tokens."""
     initializer_range: float = Field(default=0.02, gt=0)
     """Standard deviation of the initial weights. 0.02 suits widths from about 512 on; a width of 128 learns
-    to copy names and numbers from a prompt two to three times sooner from 0.05."""
+    to copy names and numbers from a prompt sooner from 0.05."""
     tied_embeddings: bool = True
     """Use one matrix as input embedding and output projection."""
 
