@@ -33,8 +33,7 @@ _ALWAYS = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # Batches of varying length fill oneDNN's cache of kernels with hundreds of megabytes, and glibc's arenas
-    # keep what threads have freed; training was as fast without (peak memory of a reward model: 1.7 for 2.1
-    # GB).
+    # keep what threads have freed; training is no slower without.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
     "MALLOC_ARENA_MAX": "2",
     # One progress bar a stage, not one for each file that is loaded.

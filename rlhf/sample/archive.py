@@ -1,9 +1,9 @@
 """The support desk's ticket archive: plain text to pre-train on, each ticket a message and the desk's notes
 on it.
 
-Notes repeat the facts of their message again and again, which teaches a small network to copy (the induction
-heads of Olsson et al. 2022, arXiv:2209.11895) sooner than replies, where a name occurs once. They also say what
-was done, in the desk's words; what a whole good reply looks like is left to the demonstrations.
+Notes repeat the facts of their message again and again, which teaches a small network to copy (the
+induction heads of Olsson et al. 2022, arXiv:2209.11895) sooner than replies, where a name occurs once. They
+also say what was done, in the desk's words; what a whole good reply is like is left to the demonstrations.
 """
 
 import random
