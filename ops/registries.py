@@ -121,11 +121,11 @@ class PolicyRegistry:
             description=candidate.description,
             await_creation_for=0,
         )
-        self._zenml_version(version)
+        self.zenml_version(version)
         return _registered(version)
 
     def set_alias(self, alias: Alias, version: str) -> None:
-        counterpart = self._zenml_version(self.mlflow.get_model_version(self.name, version))
+        counterpart = self.zenml_version(self.mlflow.get_model_version(self.name, version))
         stage = _STAGES.get(alias)
         if stage is not None and counterpart.stage != stage:
             Client().update_model_version(counterpart.model.id, counterpart.id, stage=stage, force=True)
@@ -145,18 +145,24 @@ class PolicyRegistry:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise
 
-    def _zenml_version(self, version: ModelVersion) -> ModelVersionResponse:
+    def zenml_version(self, version: ModelVersion) -> ModelVersionResponse:
         """The ZenML counterpart of an MLflow version, made and linked to its artifact if it is not there."""
         client = Client()
         # By an exact filter and then by id: ZenML's lookups by name also take a longer name's beginning.
         [model] = client.list_models(name=self.name).items or [
             client.create_model(self.name, description="Policies trained from human feedback.", tags=["rlhf"])
         ]
+        digest = version.tags.get(DIGEST_TAG)
         name = f"v{version.version}"
         try:
+            found = client.get_model_version(model.id, name)
+            if found.description == digest:
+                return found
+            # MLflow counts from 1 again after its database was reset, and ZenML still has the old version 1.
+            name = f"v{version.version}-{(digest or version.creation_timestamp)!s:.12}"
             return client.get_model_version(model.id, name)
         except KeyError:
-            made = client.create_model_version(model.id, name=name, description=version.tags.get(DIGEST_TAG))
+            made = client.create_model_version(model.id, name=name, description=digest)
         if artifact := version.tags.get(ARTIFACT_TAG):
             link_artifact_version_to_model_version(client.get_artifact_version(UUID(artifact)), made)
         return made

@@ -167,7 +167,7 @@ def validate(config: Mapping[str, Any]) -> list[Problem]:
     try:
         validated = parameters_model().model_validate(config["parameters"])
     except ValidationError as error:
-        return [*problems, *_from_pydantic(error)]
+        return [*problems, *_from_pydantic(error, parameters)]
     problems += _contradictions(validated)
     if not problems:
         problems += _unknown_steps(config, validated)
@@ -242,6 +242,15 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
             problems.append(
                 Problem(f"parameters.{stage}.lora.merge", "later stages load a full model; set it to true")
             )
+    figures = values["evaluation"].figure_names()
+    problems += [
+        Problem(
+            f"parameters.promotion.criteria.{position}.metric",
+            f"the evaluation reports no {criterion.metric!r}{_nearest(criterion.metric, figures)}",
+        )
+        for position, criterion in enumerate(values["promotion"].criteria)
+        if criterion.metric not in figures
+    ]
     if values["ppo"].ptx_coefficient > 0:
         problems.append(
             Problem(
@@ -265,8 +274,11 @@ def _unknown_steps(config: Mapping[str, Any], parameters: BaseModel) -> list[Pro
     ]
 
 
-def _from_pydantic(error: ValidationError) -> list[Problem]:
+def _from_pydantic(error: ValidationError, written: Mapping[str, Any]) -> list[Problem]:
+    """Pydantic's errors as problems. ``written``: the parameters as they stand in the file, with references
+    to the environment in place of its values, which may be secrets and are never printed."""
     problems = []
+    secret = _referenced_values(written)
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
         key = ".".join(["parameters", *location])
@@ -276,10 +288,18 @@ def _from_pydantic(error: ValidationError) -> list[Problem]:
         elif item["type"] == "missing":
             problems.append(Problem(key, "missing; it has no default"))
         else:
-            problems.append(
-                Problem(key, f"{item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})")
-            )
+            text = f"{item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})"
+            for value, reference in secret.items():
+                text = text.replace(value, reference)
+            problems.append(Problem(key, text))
     return problems
+
+
+def _referenced_values(node: Any) -> dict[str, str]:
+    """Values of all ``${NAME}`` in a config, with the reference that each stands for, longest first."""
+    names = sorted(set(_ENVIRONMENT_VARIABLE.findall(yaml.safe_dump(node))))
+    values = {os.environ[name]: f"${{{name}}}" for name in names if os.environ.get(name)}
+    return dict(sorted(values.items(), key=lambda item: -len(item[0])))
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:

@@ -36,6 +36,16 @@ def reward_name_problem(name: str) -> str | None:
     )
 
 
+_ROLES = ("policy", "sft", "champion")
+_COMPARISON_FIGURES = tuple(
+    f"{figure}_vs_{baseline}"
+    for figure in ("difference", "win_rate", "tie_share")
+    for baseline in ("sft", "champion")
+)
+_BEHAVIOUR_FIGURES = ("length", "truncated_share", "distinct_1", "distinct_2")
+_WITHOUT_INTERVAL = ("tie_share", "truncated_share", "distinct")
+
+
 class EvaluationSettings(Settings):
     """How policy, SFT model and champion are compared."""
 
@@ -79,6 +89,20 @@ class EvaluationSettings(Settings):
 
     samples_shown: int = Field(default=12, ge=0)
     """Answers shown side by side in the report: a third worst, a third best, a third at random."""
+
+    def figure_names(self) -> frozenset[str]:
+        """Every figure that an evaluation with these settings can report, so that a misspelt criterion is
+        found before anything is trained. Some depend on there being a champion or comparisons."""
+        names = {"eval/kl", "eval/kl_per_token"}
+        for reward in ("proxy", "selection", *self.rewards):
+            names |= {f"eval/{reward}/{figure}" for figure in (*_ROLES, *_COMPARISON_FIGURES)}
+        for model in ("proxy", "selection"):
+            names |= {f"eval/{model}/agreement_with_{other}" for other in self.rewards}
+        for figure in _BEHAVIOUR_FIGURES:
+            names |= {f"eval/{figure}/{role}" for role in _ROLES}
+        with_interval = {n for n in names if not any(part in n for part in _WITHOUT_INTERVAL)}
+        ends = {f"{name}_{end}" for name in with_interval for end in ("low", "high")}
+        return frozenset(names | ends | {"eval/prompts", "eval/overoptimised"})
 
     @field_validator("rewards")
     @classmethod

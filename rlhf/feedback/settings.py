@@ -124,7 +124,10 @@ class CustomSource(Settings):
     cls: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """The class as ``package.module:Class``; it is made from ``options`` and must have ``read()``."""
     options: Mapping[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the class."""
+    """Keyword arguments of the class; logged as they are."""
+    secrets: Mapping[str, str] = Field(default_factory=dict)
+    """Further keyword arguments, each with the name of the environment variable that holds its value:
+    configs, logs and artifacts see only that name."""
     name: str | None = Field(default=None, min_length=1)
     """Name of the source in reports; by default the class."""
 

@@ -5,6 +5,7 @@ class."""
 import importlib
 import itertools
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
@@ -167,8 +168,11 @@ class CustomReader(_Reader):
 
 def _made(settings: CustomSource) -> Source:
     module_name, class_name = settings.cls.split(":")
+    if absent := sorted(set(settings.secrets.values()) - os.environ.keys()):
+        raise ConfigError(f"sources: {settings.cls} needs {', '.join(absent)} in the environment; export it.")
+    secrets = {argument: os.environ[variable] for argument, variable in settings.secrets.items()}
     try:
-        made = getattr(importlib.import_module(module_name), class_name)(**settings.options)
+        made = getattr(importlib.import_module(module_name), class_name)(**settings.options, **secrets)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"sources: {settings.cls} cannot be imported ({error}); correct `cls`.") from error
     except TypeError as error:

@@ -72,6 +72,11 @@ CANDIDATE_HABITS: Mapping[Flaw, float] = {
 _HASTE = ((0.25, 0.4), (0.5, 1.0), (0.25, 1.5))
 """Share of writers, and factor on the chance of every flaw: careful, ordinary, hurried."""
 
+_CANDIDATES_HASTE = (0.3, (1.0, 1.5))
+"""The factor on either side of a pair of unrelated replies: one writer took care, the other did not.
+Annotation teams, too, compare variants chosen for diversity (Touvron et al. 2023, Llama 2, section 3.2.1), as
+two replies alike in quality teach little but noise."""
+
 _WRONG_FACTS = (Flaw.WRONG_NAME, Flaw.WRONG_ORDER, Flaw.WRONG_ITEM, Flaw.WRONG_RESOLUTION)
 """Flaws that are not seen without reading the message. Edits have more of them than writing does: other pairs
 only teach a reward model to count components."""
@@ -108,7 +113,7 @@ def _demonstrations(
     for number, (name, order) in enumerate(customers):
         enquiry = draw_enquiry(name, order, rng)
         prompt = render_enquiry(enquiry, rng)
-        reply = _render(enquiry, _draw_draft(WRITING_HABITS, rng), rng)
+        reply = _render(enquiry, _draw_draft(WRITING_HABITS, _draw_haste(rng), rng), rng)
         status = _draw_status(settings, rng)
         record = f"{settings.seed}-demonstration-{number:06d}"
         time = _EPOCH + number * _BETWEEN_ROWS
@@ -212,8 +217,12 @@ def _draw_status(settings: SupportDeskSettings, rng: random.Random) -> Status:
     return "discarded" if draw < settings.draft_share + settings.discarded_share else "submitted"
 
 
-def _draw_draft(habits: Mapping[Flaw, float], rng: random.Random) -> _Draft:
+def _draw_haste(rng: random.Random) -> float:
     [haste] = rng.choices([factor for _, factor in _HASTE], [share for share, _ in _HASTE])
+    return haste
+
+
+def _draw_draft(habits: Mapping[Flaw, float], haste: float, rng: random.Random) -> _Draft:
     flaws: set[Flaw] = set()
     for flaw, chance in habits.items():
         if rng.random() < chance * haste:
@@ -226,14 +235,14 @@ def _draw_draft(habits: Mapping[Flaw, float], rng: random.Random) -> _Draft:
 def _draw_pair(enquiry: Enquiry, rng: random.Random) -> tuple[str, str]:
     """Two different replies in random order: unrelated ones, one and its edit, or one and a failure mode."""
     while True:
-        one = _draw_draft(CANDIDATE_HABITS, rng)
         draw = rng.random()
-        if draw < 0.55:
-            other = _draw_draft(CANDIDATE_HABITS, rng)
-        elif draw < 0.8:
-            other = _edited(one, rng)
+        if draw < 0.65:
+            care, hurry = _CANDIDATES_HASTE
+            one = _draw_draft(CANDIDATE_HABITS, care, rng)
+            other = _draw_draft(CANDIDATE_HABITS, rng.choice(hurry), rng)
         else:
-            other = _failing(one, rng)
+            one = _draw_draft(CANDIDATE_HABITS, _draw_haste(rng), rng)
+            other = _edited(one, rng) if draw < 0.8 else _failing(one, rng)
         pair = [_render(enquiry, one, rng), _render(enquiry, other, rng)]
         if pair[0] != pair[1]:
             rng.shuffle(pair)

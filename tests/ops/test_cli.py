@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ops import environment
+from ops import environment, launch
+from rlhf.errors import ConfigError
+from rlhf.feedback.rows import AnnotationRow
 
 RLHF = Path(sys.executable).parent / "rlhf"
 TINY = Path(__file__).parents[1] / "pipelines" / "tiny.yaml"
@@ -101,3 +105,31 @@ def test_an_unknown_key_is_refused_before_anything_runs() -> None:
     assert done.returncode == 1
     assert "did you mean 'epochs'" in done.stderr
     assert "has started" not in done.stdout
+
+
+class FullDisk:
+    """A source of feedback that has to write, on a device that is always full."""
+
+    def read(self) -> Iterator[AnnotationRow]:
+        with Path("/dev/full").open("w") as file:
+            file.write("x")
+        yield from ()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_the_run_with_what_to_free() -> None:
+    sources = json.dumps([{"type": "custom", "cls": f"{__name__}:FullDisk"}])
+    done = _rlhf("run", str(TINY), f"feedback.sources={sources}")
+    assert done.returncode == 1
+    output = done.stdout + done.stderr
+    last = " ".join(output[output.rindex("Error:") :].split())
+    assert last.startswith("Error: The disk is full; free space under")
+    assert "Traceback" not in last
+
+
+def test_too_little_disk_is_found_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        launch.shutil, "disk_usage", lambda path: SimpleNamespace(total=2**40, used=2**40, free=2**20)
+    )
+    with pytest.raises(ConfigError, match=r"Only 0\.0 GiB of disk are free"):
+        launch.run(str(TINY))

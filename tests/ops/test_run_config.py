@@ -114,3 +114,25 @@ def test_what_the_later_stages_cannot_use_is_refused_early() -> None:
         "parameters.sft.lora.merge: later stages load a full model; set it to true",
         "parameters.ppo.ptx_coefficient: the pipeline passes PPO no demonstrations; set it to 0",
     ]
+
+
+def test_a_criterion_on_a_figure_that_is_not_reported_is_found_before_training() -> None:
+    criteria = [{"metric": "eval/selection/win_rate_vs_sft_lo", "minimum": 0.5}]
+    [problem] = _problems(_with(promotion={"criteria": criteria}))
+    assert problem == (
+        "parameters.promotion.criteria.0.metric: the evaluation reports no "
+        "'eval/selection/win_rate_vs_sft_lo', did you mean 'eval/selection/win_rate_vs_sft_low'?"
+    )
+
+
+def test_a_criterion_may_name_a_reward_of_ones_own() -> None:
+    criteria = [{"metric": "eval/gold/win_rate_vs_sft_low", "minimum": 0.5}]
+    rewards = {"gold": "rlhf.sample.gold:gold_reward"}
+    assert _problems(_with(promotion={"criteria": criteria}, evaluation={"rewards": rewards})) == []
+
+
+def test_a_secret_from_the_environment_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANNOTATION_KEY", "s3cr3t-value")
+    [problem] = _problems(_with(seed="${ANNOTATION_KEY}"))
+    assert "s3cr3t-value" not in problem
+    assert "${ANNOTATION_KEY}" in problem

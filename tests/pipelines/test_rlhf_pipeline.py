@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from ops import environment, launch
-from ops.registries import policy_registry
+from ops.registries import DIGEST_TAG, policy_registry
 from ops.stage import MLFLOW_RUN_ID
 from rlhf.models.directory import ModelDirectory, open_directory
 from rlhf.report import Report
@@ -56,6 +57,23 @@ def test_the_first_policy_becomes_the_champion_in_both_registries(first_run: Pip
     zenml = Client().get_model_version("policy", "production")
     assert zenml.name == f"v{champion.version}"
     assert zenml.get_artifact("policy").content_hash == policy.digest
+
+
+def test_a_version_number_that_returns_after_a_reset_of_mlflow_is_not_taken_for_the_old_version(
+    first_run: PipelineRunResponse,
+) -> None:
+    registry = policy_registry()
+    champion = registry.champion()
+    assert champion is not None
+    old = Client().get_model_version("policy", f"v{champion.version}")
+    again = ModelVersion("policy", champion.version, 0, tags=[ModelVersionTag(DIGEST_TAG, "f" * 64)])
+    new = registry.zenml_version(again)
+    try:
+        assert new.id != old.id
+        assert new.name == f"v{champion.version}-{'f' * 12}"
+        assert registry.zenml_version(again).id == new.id
+    finally:
+        Client().delete_model_version(new.id)
 
 
 def test_the_registered_version_is_the_artifact_itself(

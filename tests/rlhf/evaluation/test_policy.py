@@ -95,6 +95,13 @@ def result(policies: tuple[Path, Path]) -> PolicyEvaluationResult:
     )
 
 
+def test_every_figure_has_a_name_that_a_config_can_be_checked_against(
+    result: PolicyEvaluationResult,
+) -> None:
+    settings = SETTINGS.model_copy(update={"rewards": {"gold": "somewhere:gold"}})
+    assert set(result.metrics) <= settings.figure_names()
+
+
 def test_a_model_against_itself_wins_half_and_has_no_distance(policies: tuple[Path, Path]) -> None:
     policy, _ = policies
     metrics = evaluate_policy(policy, policy, PROMPTS, {"proxy": length}, SETTINGS).metrics

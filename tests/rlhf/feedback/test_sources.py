@@ -1,6 +1,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -26,6 +27,18 @@ class Diary:
 class Wrong:
     def read(self) -> Iterator[str]:
         yield "text"
+
+
+class Guarded:
+    """A source that needs a key."""
+
+    keys: ClassVar[list[str]] = []
+
+    def __init__(self, key: str) -> None:
+        self.keys.append(key)
+
+    def read(self) -> Iterator[AnnotationRow]:
+        yield from ()
 
 
 class NoSource:
@@ -104,6 +117,19 @@ def test_a_custom_class_is_a_source_and_its_rows_are_checked() -> None:
     assert isinstance(refused, Quarantined)
     assert (refused.line, refused.reason) == (1, "empty text")
     assert [row.record_id for row in rows if isinstance(row, AnnotationRow)] == ["1", "2"]
+
+
+def test_a_secret_is_taken_from_the_environment_and_only_its_name_is_in_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = settings({"type": "custom", "cls": f"{__name__}:Guarded", "secrets": {"key": "DIARY_KEY"}})
+    with pytest.raises(ConfigError, match="needs DIARY_KEY in the environment"):
+        open_sources(found)
+    monkeypatch.setenv("DIARY_KEY", "s3cr3t")
+    (source,) = open_sources(found)
+    assert list(source.read()) == []
+    assert Guarded.keys == ["s3cr3t"]
+    assert "s3cr3t" not in found.model_dump_json()
 
 
 def test_a_custom_class_that_yields_something_else_is_an_error() -> None:
