@@ -3,8 +3,8 @@
 
 Every seed runs in a state folder of its own, in a process of its own, from nothing cached; then once more
 for the cached run. Wall time and peak memory are the process's as the operating system counts them.
-`orchestration` is the pipeline's wall time without the spans in which a step's own work ran: ZenML,
-artifact I/O, and what lies between.
+`orchestration` is ZenML, MLflow and artifact I/O: for each step the time that its own work did not take, and
+what lies between the steps. A second table has it step by step.
 """
 
 import argparse
@@ -25,12 +25,15 @@ _READ = """
 import json
 from ops import environment; environment.configure()
 from mlflow.tracking import MlflowClient
-from ops.stage import MLFLOW_RUN_ID, tracking_uri
+from ops.stage import MLFLOW_RUN_ID, STAGE_SECONDS, tracking_uri
 from zenml.client import Client
 run = Client().list_pipeline_runs(size=1, sort_by="desc:created").items[0]
 metrics = MlflowClient(tracking_uri=tracking_uri()).get_run(str(run.run_metadata[MLFLOW_RUN_ID])).data.metrics
-seconds = (run.end_time - run.start_time).total_seconds()
-print(json.dumps({"metrics": metrics, "seconds": seconds, "verdict": run.run_metadata.get("verdict")}))
+span = lambda timed: (timed.end_time - timed.start_time).total_seconds()
+steps = sorted(run.steps.values(), key=lambda step: step.start_time)
+spent = {s.name: span(s) - float(s.run_metadata.get(STAGE_SECONDS, 0)) for s in steps}
+spent["between the steps"] = span(run) - sum(map(span, steps))
+print(json.dumps({"metrics": metrics, "orchestration": spent, "verdict": run.run_metadata.get("verdict")}))
 """
 
 
@@ -42,6 +45,7 @@ class Measurement:
     wall_seconds: float
     peak_gigabytes: float
     orchestration_seconds: float
+    orchestration_by_step: dict[str, float]
     cached_seconds: float
     proxy_accuracy: float
     selection_accuracy: float
@@ -89,12 +93,12 @@ def measure(config: str, seed: int) -> Measurement:
         _timed(command, environment)
         cached, _ = _timed(command, environment)
     m = figures["metrics"]
-    work = sum(value for name, value in m.items() if name.startswith("seconds/"))
     return Measurement(
         seed=seed,
         wall_seconds=wall,
         peak_gigabytes=peak,
-        orchestration_seconds=figures["seconds"] - work,
+        orchestration_seconds=sum(figures["orchestration"].values()),
+        orchestration_by_step=figures["orchestration"],
         cached_seconds=cached,
         proxy_accuracy=m["eval/proxy/agreement_with_gold"],
         selection_accuracy=m["eval/selection/agreement_with_gold"],
@@ -124,7 +128,7 @@ def _gigabytes(usage: resource.struct_rusage) -> float:
 
 def table(results: list[Measurement]) -> str:
     """The figures as Markdown: a row per figure, a column per seed, the median last."""
-    names = [name for name in asdict(results[0]) if name not in {"seed", "verdict"}]
+    names = [name for name in asdict(results[0]) if name not in {"seed", "verdict", "orchestration_by_step"}]
     lines = ["| | " + " | ".join(f"seed {r.seed}" for r in results) + " | median |"]
     lines.append("|---" * (len(results) + 2) + "|")
     for name in names:
@@ -132,6 +136,12 @@ def table(results: list[Measurement]) -> str:
         shown = " | ".join(f"{value:.2f}" for value in [*values, statistics.median(values)])
         lines.append(f"| {name.replace('_', ' ')} | {shown} |")
     lines.append("| verdict | " + " | ".join(r.verdict for r in results) + " | |")
+    lines += ["", "| seconds of ZenML, MLflow and artifact I/O | " + lines[0].split("|", 2)[2].strip()]
+    lines.append("|---" * (len(results) + 2) + "|")
+    for step in results[0].orchestration_by_step:
+        values = [r.orchestration_by_step[step] for r in results]
+        shown = " | ".join(f"{value:.2f}" for value in [*values, statistics.median(values)])
+        lines.append(f"| {step} | {shown} |")
     return "\n".join(lines)
 
 

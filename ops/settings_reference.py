@@ -6,8 +6,10 @@ How a config is laid out and overridden is another page's business (``docs/confi
 
 import inspect
 import re
+import sys
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,9 +21,10 @@ from pydantic.fields import FieldInfo
 
 from ops import environment
 
-environment.configure()  # before the pipeline imports ZenML
+environment.configure()  # before the pipeline imports ZenML, whose log handler keeps the stdout of that time
 
-from ops.run_config import parameters_model  # noqa: E402
+with redirect_stdout(sys.stderr):
+    from ops.run_config import parameters_model
 from rlhf.settings import Settings  # noqa: E402
 
 _INTRODUCTION = """\
@@ -188,4 +191,6 @@ def _clean(text: str) -> str:
 
 
 if __name__ == "__main__":
-    click.echo(reference(), nl=False)
+    with redirect_stdout(sys.stderr):  # in a new state folder ZenML tells there what it sets up
+        page = reference()
+    click.echo(page, nl=False)

@@ -110,6 +110,8 @@ class MLflowSink:
     tags: Mapping[str, str]
     spool: Path
     console: Console | None = None
+    seconds: float = 0.0
+    """Time spent in calls to MLflow."""
     _queue: list[list[object]] = field(default_factory=list)
     _opened: Run | None = None
     _flushed: float = 0.0
@@ -229,6 +231,7 @@ class MLflowSink:
                 self.client.log_text(run_id, str(entry[1]), str(entry[2]))
 
     def _attempt(self, call: Callable[[], None]) -> Literal["done", "refused", "away"]:
+        started = time.monotonic()
         try:
             call()
         except TRACKER_ERRORS as error:
@@ -238,6 +241,8 @@ class MLflowSink:
                 return "refused"
             self._not_before = time.monotonic() + _SECONDS_AFTER_FAILURE
             return "away"
+        finally:
+            self.seconds += time.monotonic() - started
         return "done"
 
 

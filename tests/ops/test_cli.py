@@ -1,6 +1,7 @@
 """The `rlhf` command as a user meets it: exit codes and last words."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ RLHF = Path(sys.executable).parent / "rlhf"
 TINY = Path(__file__).parents[1] / "pipelines" / "tiny.yaml"
 
 
-def _rlhf(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _rlhf(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(RLHF), *arguments],
         capture_output=True,
@@ -25,6 +26,7 @@ def _rlhf(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=180,
         check=False,
         cwd=environment.PROJECT_ROOT,
+        env={**os.environ, **environ},
     )
 
 
@@ -119,7 +121,8 @@ class FullDisk:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_ends_the_run_with_what_to_free() -> None:
     sources = json.dumps([{"type": "custom", "cls": f"{__name__}:FullDisk"}])
-    done = _rlhf("run", str(TINY), f"feedback.sources={sources}")
+    root = str(environment.PROJECT_ROOT)
+    done = _rlhf("run", str(TINY), f"feedback.sources={sources}", PYTHONPATH=root)
     assert done.returncode == 1
     output = done.stdout + done.stderr
     last = " ".join(output[output.rindex("Error:") :].split())
