@@ -103,7 +103,7 @@ def run(config: str, overrides: tuple[str, ...], keep_stack: bool) -> None:
 @main.command()
 @click.option("--limit", default=20, show_default=True, help="How many runs to show.")
 def runs(limit: int) -> None:
-    """List the latest pipeline runs with their outcome and where their curves are."""
+    """List the latest pipeline runs with their status and verdict."""
     from ops.summary import runs_table
 
     Console().print(runs_table(limit))

@@ -60,7 +60,7 @@ def rlhf_pipeline(
         ppo: policy optimisation.
         evaluation: the comparison of policy, supervised policy and champion.
         promotion: the gate.
-        seed: of everything random, offset per stage.
+        seed: of everything random; the selection reward model takes the next one.
     """
     champion = resolve_champion()
     rows, _ = ingest_feedback(settings=feedback)
