@@ -236,7 +236,7 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
                 "parameters.datasets.folds", "the proxy and the selection model need a fold each; set it to 2"
             )
         )
-    for stage in ("sft", "reward_model"):
+    for stage in ("sft", "reward_model", "ppo"):
         lora = values[stage].lora
         if lora is not None and not lora.merge:
             problems.append(

@@ -80,7 +80,7 @@ def save_model(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if kind == "adapter":
-        _save_adapter(model, partial)
+        save_adapter(model, partial)
     else:
         with quiet_transformers():
             model.save_pretrained(str(partial))
@@ -94,7 +94,8 @@ def save_model(
     return open_directory(path)
 
 
-def _save_adapter(model: PreTrainedModel | PeftModel, path: Path) -> None:
+def save_adapter(model: PreTrainedModel | PeftModel, path: Path) -> None:
+    """Write the adapter that a model carries, and nothing of the model, in PEFT's layout."""
     model.save_pretrained(str(path))
     # PEFT notes where the base lay; the digest in the settings says which model it was.
     file = path / "adapter_config.json"

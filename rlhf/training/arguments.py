@@ -5,10 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
-from peft import LoraConfig, TaskType
 from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from rlhf.errors import ConfigError
@@ -151,20 +150,6 @@ def run_trainer(trainer: Trainer, settings: TrainerSettings) -> dict[str, float]
 def trained_model(trainer: Trainer) -> PreTrainedModel:
     """The model of a trainer, whose type allows for none."""
     return cast(PreTrainedModel, trainer.model)
-
-
-def lora_config(settings: LoRASettings, task: Literal["policy", "reward"]) -> LoraConfig:
-    """PEFT's configuration; a reward model's fresh score head is trained in full beside the adapter."""
-    return LoraConfig(
-        task_type=TaskType.CAUSAL_LM if task == "policy" else TaskType.SEQ_CLS,
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=settings.target_modules
-        if isinstance(settings.target_modules, str)
-        else list(settings.target_modules),
-        modules_to_save=["score"] if task == "reward" else None,
-    )
 
 
 def quantization_options(settings: LoRASettings | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
+from peft import PeftModel
 from transformers import AutoConfig
 
 from rlhf.errors import DataError
@@ -17,6 +18,7 @@ from rlhf.models.loading import load_policy, load_tokenizer
 from rlhf.models.rewards import RewardModelReward
 from rlhf.models.saving import save_model
 from rlhf.tracking import MetricSink, RecordingSink
+from rlhf.training.arguments import base_record
 from rlhf.training.ppo.result import PPOResult
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
@@ -50,7 +52,8 @@ def train_policy(
         proxy: reward model that PPO maximises and that initialises the critic, if it reads the same tokens.
         selection: reward model that only picks checkpoints.
         prompts: ``prompt`` column; ``train`` is rolled out, ``dev`` is evaluated.
-        output_dir: where the sealed policy is written.
+        output_dir: where the sealed policy is written; with ``settings.lora.merge`` off the adapter alone,
+            whose base is ``sft``.
         work_dir: for checkpoints and the like.
         seed: added to the settings' own seed.
 
@@ -76,12 +79,16 @@ def train_policy(
         selection=RewardModelReward(selection),
         sink=recording,
     )
+    adapter = settings.lora is not None and not settings.lora.merge
+    record = settings.model_dump(mode="json")
     policy = save_model(
-        load_policy(result.policy_path),
+        PeftModel.from_pretrained(load_policy(sft), str(result.policy_path))
+        if adapter
+        else load_policy(result.policy_path),
         load_tokenizer(result.policy_path),
         output_dir,
-        kind="causal-lm",
-        settings=settings.model_dump(mode="json"),
+        kind="adapter" if adapter else "causal-lm",
+        settings={**record, "base": base_record(sft)} if adapter else record,
         metrics={**result.metrics, "ppo/best_update": float(result.best_update)},
         curves=recording.curves,
     )

@@ -33,7 +33,6 @@ from rlhf.training.arguments import (
     base_record,
     check_length,
     choose_attention,
-    lora_config,
     quantization_options,
     refuse_added_tokens,
     run_trainer,
@@ -41,6 +40,7 @@ from rlhf.training.arguments import (
     training_arguments,
 )
 from rlhf.training.callbacks import DevEvaluation, SinkCallback
+from rlhf.training.lora import lora_config
 from rlhf.training.rows import EncodedRows, completion_text, encode_pairs, pair_scores
 from rlhf.training.settings import RewardModelSettings
 

@@ -29,7 +29,6 @@ from rlhf.training.arguments import (
     base_record,
     check_length,
     choose_attention,
-    lora_config,
     quantization_options,
     refuse_added_tokens,
     run_trainer,
@@ -37,6 +36,7 @@ from rlhf.training.arguments import (
     training_arguments,
 )
 from rlhf.training.callbacks import DevEvaluation, SinkCallback
+from rlhf.training.lora import lora_config
 from rlhf.training.rows import IGNORED, EncodedRows, encode_demonstrations, token_loss
 from rlhf.training.settings import SFTSettings, TrainerSettings
 

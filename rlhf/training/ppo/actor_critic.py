@@ -6,22 +6,17 @@ Loading, precision, and the forward pass that all phases share. Losses and optim
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.errors import ConfigError, ModelError
 from rlhf.models.causal_attention import attend_short_causal
+from rlhf.models.loading import load_policy, load_reward_model, load_tokenizer
 from rlhf.models.log_probs import (
     CompletionBatch,
     head_logits,
@@ -29,6 +24,16 @@ from rlhf.models.log_probs import (
     token_entropy,
     token_log_probs,
 )
+from rlhf.training.ppo.activation_checkpointing import activation_checkpointing, require_recomputable
+from rlhf.training.ppo.adapters import (
+    adapter_off,
+    attach_adapter,
+    carries_adapter,
+    trained_parameters,
+    trunk_copy,
+)
+from rlhf.training.ppo.batching import derived_seed
+from rlhf.training.ppo.optimizers import require_optimizer
 from rlhf.training.ppo.settings import PPOSettings
 
 _SMALLEST_BF16_MODEL = 500_000
@@ -51,23 +56,32 @@ class ActorCritic:
     """Policy, reference and critic on one device, without dropout.
 
     Args:
-        policy: the actor, trained in place.
+        policy: the actor, trained in place; if it carries an adapter, the reference is the policy without it.
         critic: a sequence classifier with one output (separate), or ``None`` for a value head on the
         policy's trunk,
             which starts at 0.
         bf16: run passes in bfloat16; weights and heads' outputs stay in single precision.
         temperature: of the rollouts; all log-probabilities are of that policy.
+        recompute: keep no activations inside of layers for the backward pass (``activation_checkpointing``).
     """
 
     def __init__(
-        self, policy: PreTrainedModel, critic: PreTrainedModel | None, *, bf16: bool, temperature: float
+        self,
+        policy: PreTrainedModel,
+        critic: PreTrainedModel | None,
+        *,
+        bf16: bool,
+        temperature: float,
+        recompute: bool = False,
     ) -> None:
         if bf16:
             for model in (policy, critic):
                 if model is not None:
                     attend_short_causal(model)
         self.policy = policy.eval()
-        self.reference = copy.deepcopy(policy).eval().requires_grad_(False)
+        self._reference = (
+            None if carries_adapter(policy) else copy.deepcopy(policy).eval().requires_grad_(False)
+        )
         self.critic = None if critic is None else critic.eval().to(policy.device)
         if critic is None:
             self.head: nn.Module = nn.Linear(policy.config.hidden_size, 1).to(policy.device)
@@ -77,16 +91,20 @@ class ActorCritic:
             self.head = critic.get_submodule("score")
         self.bf16 = bf16
         self.temperature = temperature
+        self._recompute = recompute
 
     @property
     def device(self) -> torch.device:
         """Where all networks are."""
         return self.policy.device
 
+    def policy_parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained of the policy, by name: all of it, or its adapter."""
+        return trained_parameters(self.policy)
+
     def value_parameters(self) -> dict[str, nn.Parameter]:
-        """The separate critic's parameters, or the value head's, by name."""
-        owner = self.head if self.critic is None else self.critic
-        return dict(owner.named_parameters())
+        """What is trained of the separate critic, or the value head, by name."""
+        return trained_parameters(self.head if self.critic is None else self.critic)
 
     def predict(
         self,
@@ -103,7 +121,7 @@ class ActorCritic:
             freeze_trunk: let no gradient reach a trunk that actor and critic share.
         """
         log_probs = found_values = found_entropy = states = None
-        with self.autocast():
+        with self.autocast(), self._recomputing():
             if actor or (values and self.critic is None):
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_trunk):
                     states, logits = predicting_states(self.policy, batch)
@@ -122,14 +140,29 @@ class ActorCritic:
 
     def reference_log_probs(self, batch: CompletionBatch) -> Tensor:
         """Log-probabilities [N] under the policy that training started from."""
-        with self.autocast():
-            states, logits = predicting_states(self.reference, batch)
-            logits = self._tempered(head_logits(self.reference, states) if logits is None else logits)
+        with self.reference_policy() as reference, self.autocast():
+            states, logits = predicting_states(reference, batch)
+            logits = self._tempered(head_logits(reference, states) if logits is None else logits)
             return token_log_probs(logits, batch.targets)
+
+    @contextmanager
+    def reference_policy(self) -> Iterator[PreTrainedModel]:
+        """The policy that training started from; with an adapter the policy itself, which is not to be used
+        inside."""
+        if self._reference is not None:
+            yield self._reference
+        else:
+            with adapter_off(self.policy):
+                yield self.policy
 
     def autocast(self) -> AbstractContextManager[None]:
         """bfloat16 where it is on."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def _recomputing(self) -> AbstractContextManager[None]:
+        if not (self._recompute and torch.is_grad_enabled()):
+            return nullcontext()
+        return activation_checkpointing(*(m for m in (self.policy, self.critic) if m is not None))
 
     def _tempered(self, logits: Tensor) -> Tensor:
         logits = logits.float()
@@ -154,37 +187,37 @@ class RolloutPolicy:
         if self._copy is None:
             return self._policy
         for target, source in zip(self._copy.parameters(), self._policy.parameters(), strict=True):
-            target.copy_(source)
+            if source.requires_grad:
+                target.copy_(source)
         return self._copy
 
 
 class MovingAverage:
-    """Exponential moving average of the policy's weights, updated once after each PPO update.
+    """Exponential moving average of the policy's trained weights, updated once after each PPO update.
 
     After n updates a weight is d^n w0 + (1 - d) sum_i d^(n - i) wi.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._model = model
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self._parameters = dict(parameters)
         self._decay = decay
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.weights = {name: p.detach().clone() for name, p in parameters.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the present weights in."""
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._parameters.items():
             self.weights[name].lerp_(parameter, 1.0 - self._decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The averaged weights in the model; its own are back afterwards."""
-        parameters = dict(self._model.named_parameters())
-        own = {name: p.detach().clone() for name, p in parameters.items()}
+        own = {name: p.detach().clone() for name, p in self._parameters.items()}
         try:
-            copy_into(parameters, self.weights)
+            copy_into(self._parameters, self.weights)
             yield
         finally:
-            copy_into(parameters, own)
+            copy_into(self._parameters, own)
 
 
 @torch.no_grad()
@@ -198,28 +231,27 @@ def copy_into(parameters: dict[str, nn.Parameter], values: Mapping[str, Tensor])
 
 
 def load_networks(
-    policy_path: Path | str, critic_path: Path | None, settings: PPOSettings
+    policy_path: Path | str,
+    critic_path: Path | None,
+    settings: PPOSettings,
+    *,
+    policy_base: Path | str | None = None,
 ) -> tuple[ActorCritic, PreTrainedTokenizerBase]:
     """Load the policy, its tokenizer and a critic, on the GPU if there is one.
 
-    A separate critic without a model of its own starts from the policy's trunk with a head at 0. Adapters
-    are not handled here: merge them before.
+    A separate critic without a model of its own starts from the policy's trunk with a head at 0; with
+    ``ppo.lora`` both then hold the frozen weights once. A policy that is an unmerged adapter is merged with
+    ``policy_base`` in memory.
 
     Raises:
         ModelError: a model is absent or of the wrong kind.
-        ConfigError: the critic's tokenizer is not the policy's.
+        ConfigError: the critic's tokenizer is not the policy's, or the settings ask for what this machine or
+            model cannot do.
     """
+    require_optimizer(settings)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = _tokenizer(policy_path)
-    try:
-        policy: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            policy_path, dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"No policy could be loaded from {policy_path} ({error}); run supervised fine-tuning or correct "
-            "the path."
-        ) from error
+    policy = load_policy(policy_path, base=policy_base, key="policy")
+    tokenizer = load_tokenizer(policy_path, key="policy")
     if settings.critic == "shared":
         if critic_path is not None:
             raise ConfigError(
@@ -227,11 +259,27 @@ def load_networks(
                 "to 'separate'."
             )
         critic = None
+    elif critic_path is None:
+        critic = _critic_from_policy(policy, share=settings.lora is not None)
     else:
-        critic = _separate_critic(policy_path, critic_path, tokenizer)
+        critic = _critic_from_reward_model(critic_path, tokenizer)
+    if settings.gradient_checkpointing:
+        for model in (policy, critic):
+            if model is not None:
+                require_recomputable(model)
+    if settings.lora is not None:
+        attach_adapter(policy, settings.lora, "policy", seed=derived_seed(settings.seed, "adapters", 0))
+        if critic is not None:
+            attach_adapter(critic, settings.lora, "critic", seed=derived_seed(settings.seed, "adapters", 1))
     nn.Module.to(policy, device)
-    bf16 = uses_bf16(settings.precision, policy)
-    return ActorCritic(policy, critic, bf16=bf16, temperature=settings.generation.temperature), tokenizer
+    models = ActorCritic(
+        policy,
+        critic,
+        bf16=uses_bf16(settings.precision, policy),
+        temperature=settings.generation.temperature,
+        recompute=settings.gradient_checkpointing,
+    )
+    return models, tokenizer
 
 
 def uses_bf16(precision: str, model: PreTrainedModel) -> bool:
@@ -246,37 +294,42 @@ def uses_bf16(precision: str, model: PreTrainedModel) -> bool:
     return bool(native) and model.num_parameters() >= _SMALLEST_BF16_MODEL
 
 
-def _separate_critic(
-    policy_path: Path | str, critic_path: Path | None, tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel:
-    source = policy_path if critic_path is None else critic_path
+def _critic_from_policy(policy: PreTrainedModel, *, share: bool) -> PreTrainedModel:
+    config = copy.deepcopy(policy.config)
+    config.num_labels = 1
     try:
-        critic = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=1, dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
+        with torch.device("meta"):  # its weights are the policy's
+            critic: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
         raise ModelError(
-            f"No critic could be loaded from {source} ({error}); give a reward model's directory, or none."
+            f"The policy, a {type(policy).__name__}, has no form with a score head to start a critic from; "
+            "give a reward model's directory, or set ppo.critic to 'shared'."
         ) from error
-    if not hasattr(critic, "score"):
-        raise ModelError(
-            f"The critic {source} is not a decoder, so it has no value for each token; give a decoder's "
-            "reward model, or none."
-        )
-    if critic_path is None:
-        nn.init.zeros_(critic.get_parameter("score.weight"))
-    elif _tokenizer(critic_path).get_vocab() != tokenizer.get_vocab():
+    _require_token_values(critic, "that starts from the policy")
+    setattr(critic, critic.base_model_prefix, trunk_copy(policy, critic.config, share=share))
+    critic.score = nn.Linear(config.get_text_config().hidden_size, 1, bias=False)
+    nn.init.zeros_(critic.score.weight)
+    return critic
+
+
+def _critic_from_reward_model(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    try:
+        critic = load_reward_model(path, key="critic")
+        vocabulary = load_tokenizer(path, key="critic").get_vocab()
+    except ModelError as error:
+        raise ModelError(f"{error} Without a critic of its own, it starts from the policy.") from error
+    _require_token_values(critic, str(path))
+    if vocabulary != tokenizer.get_vocab():
         raise ConfigError(
-            f"The critic {critic_path} has another vocabulary than the policy; give a reward model trained "
+            f"The critic {path} has another vocabulary than the policy; give a reward model trained "
             "from the same base, or none."
         )
     return critic
 
 
-def _tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+def _require_token_values(critic: PreTrainedModel, which: str) -> None:
+    if not hasattr(critic, "score"):
         raise ModelError(
-            f"No tokenizer could be loaded from {path} ({error}); save it beside the weights."
-        ) from error
+            f"The critic {which} is not a decoder, so it has no value for each token; give a decoder's "
+            "reward model, or none."
+        )

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlhf.models.length_buckets import length_buckets
 
-_PURPOSES = {"prompts": 1, "rollouts": 2, "mini-batches": 3, "evaluation": 4, "ptx": 5}
+_PURPOSES = {"prompts": 1, "rollouts": 2, "mini-batches": 3, "evaluation": 4, "ptx": 5, "adapters": 6}
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class MiniBatch:
 
 
 def derived_seed(
-    seed: int, purpose: Literal["prompts", "rollouts", "mini-batches", "evaluation", "ptx"], step: int
+    seed: int,
+    purpose: Literal["prompts", "rollouts", "mini-batches", "evaluation", "ptx", "adapters"],
+    step: int,
 ) -> int:
     """A 64-bit seed of its own for each purpose and step."""
     sequence = np.random.SeedSequence([seed % 2**63, _PURPOSES[purpose], step])

@@ -21,6 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.errors import ModelError, TrainingError
 from rlhf.feedback.rows import canonical_json
 from rlhf.models.directory import MANIFEST, directory_digest, open_directory
+from rlhf.models.saving import save_adapter
+from rlhf.training.ppo.adapters import carries_adapter
 
 _STATE = "state.json"
 _PREFIX = "update-"
@@ -108,10 +110,10 @@ def has_checkpoint(root: Path) -> bool:
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """An optimizer's state as named tensors. Learning rates are left out: they follow from settings and
-    update."""
+    """An optimizer's state as named tensors, counters as integers. Learning rates are left out: they follow
+    from settings and update."""
     return {
-        f"{name}|{key}": value
+        f"{name}|{key}": torch.as_tensor(value)
         for name, parameter in names.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
@@ -124,7 +126,8 @@ def restore_optimizer(
     for label, value in tensors.items():
         name, _, key = label.rpartition("|")
         parameter = names[name]
-        optimizer.state[parameter][key] = value.to(parameter.device)
+        counter = value.ndim == 0 and not value.is_floating_point()  # as 8-bit AdamW counts its steps
+        optimizer.state[parameter][key] = int(value) if counter else value.to(parameter.device)
 
 
 def model_identity(path: Path | str) -> str:
@@ -140,11 +143,17 @@ def model_identity(path: Path | str) -> str:
 
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Write a policy in the library's own layout, atomically; what was at ``path`` is replaced."""
+    """Write a policy in the library's own layout, atomically; what was at ``path`` is replaced.
+
+    Of a policy with an adapter, the adapter alone.
+    """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
+    if carries_adapter(model):
+        save_adapter(model, partial)
+    else:
+        model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     _replace_directory(partial, path)
 

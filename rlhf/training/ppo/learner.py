@@ -18,6 +18,7 @@ from rlhf.training.ppo.actor_critic import ActorCritic
 from rlhf.training.ppo.batching import MiniBatch
 from rlhf.training.ppo.kl import kl_estimate
 from rlhf.training.ppo.losses import policy_loss, value_loss
+from rlhf.training.ppo.optimizers import build_optimizer
 from rlhf.training.ppo.rollout import Experience, Rollouts
 from rlhf.training.ppo.settings import PPOSettings
 
@@ -40,7 +41,7 @@ class OptimizerGroup:
 
     name: str
     parameters: dict[str, nn.Parameter]
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
 
 
 class Learner:
@@ -49,7 +50,7 @@ class Learner:
     def __init__(self, models: ActorCritic, settings: PPOSettings) -> None:
         self._models = models
         self._settings = settings
-        actor = {f"policy.{n}": p for n, p in models.policy.named_parameters()}
+        actor = {f"policy.{n}": p for n, p in models.policy_parameters().items()}
         value = {f"critic.{n}": p for n, p in models.value_parameters().items()}
         rates = {"actor": settings.learning_rate, "critic": settings.critic_learning_rate}
         if models.critic is None:
@@ -223,18 +224,11 @@ class Learner:
     def _group(
         self, name: str, parts: dict[str, dict[str, nn.Parameter]], rates: dict[str, float]
     ) -> OptimizerGroup:
-        settings = self._settings
         param_groups = [
             {"params": list(parameters.values()), "lr": rates[part], "base_lr": rates[part]}
             for part, parameters in parts.items()
         ]
-        optimizer = torch.optim.AdamW(
-            param_groups,
-            betas=settings.adam_betas,
-            eps=settings.adam_epsilon,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        optimizer = build_optimizer(param_groups, self._settings)
         return OptimizerGroup(name, {n: p for part in parts.values() for n, p in part.items()}, optimizer)
 
     def _set_learning_rates(self, update: int) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.settings import Settings
+from rlhf.training.settings import LoRASettings
 
 
 class PPOSettings(Settings):
@@ -27,6 +28,9 @@ class PPOSettings(Settings):
     micro_batch_tokens: int = Field(default=8192, ge=1)
     """Padded tokens in one forward and backward pass; memory and speed only, the gradient does not depend
     on it."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third more time in the learn phase for much less
+    memory; the gradient does not change."""
     generation: GenerationSettings = GenerationSettings()
     """How completions are sampled. Truncated sampling (top_k, top_p) would not be the policy that is
     trained."""
@@ -35,10 +39,17 @@ class PPOSettings(Settings):
     max_prompt_tokens: int | None = Field(default=None, ge=1)
     """Prompts longer than this are left out, and counted. Unset: a prompt that is too long is an error."""
 
+    lora: LoRASettings | None = None
+    """Train a low-rank adapter on the policy, and another on a separate critic, in place of all weights. The
+    reference is then the policy with its adapter switched off. Adapters want learning rates one to two
+    orders higher than full fine-tuning. Dropout and quantize_4bit must stay off."""
     learning_rate: float = Field(default=1e-6, ge=0)
     """The actor's learning rate (OpenRLHF's, for full fine-tuning)."""
     critic_learning_rate: float = Field(default=9e-6, ge=0)
     """The critic's learning rate (OpenRLHF's, for full fine-tuning); with a shared critic, its head's."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """adamw_8bit holds Adam's moments in 8 bits by blocks (Dettmers et al. 2022, arXiv:2110.02861), a quarter
+    of the memory; it needs a CUDA device and bitsandbytes."""
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How both learning rates fall to zero over the updates, if they do."""
     warmup_updates: int = Field(default=0, ge=0)
@@ -147,6 +158,15 @@ class PPOSettings(Settings):
             raise ValueError(
                 "generation must sample from the policy itself; set temperature above 0, top_k to 0 and "
                 "top_p to 1"
+            )
+        if self.lora is not None and self.lora.dropout > 0:
+            raise ValueError(
+                "lora.dropout would make the ratio of policies a matter of chance; set it to 0 for PPO"
+            )
+        if self.lora is not None and self.lora.quantize_4bit:
+            raise ValueError(
+                "lora.quantize_4bit is for the supervised stages, PPO does not train on a 4-bit base; set it "
+                "to false"
             )
         if self.kl_loss_coefficient > 0 and self.kl_loss is None:
             raise ValueError("kl_loss_coefficient is set but kl_loss is not; choose k2 or k3")

@@ -11,20 +11,22 @@ is chosen by the *selection* reward, never by the one that was maximised.
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from rlhf.errors import DataError, TrainingError
+from rlhf.errors import ConfigError, DataError, TrainingError
 from rlhf.feedback.rows import sha256_of
 from rlhf.models.chat import Prompt, encode_completion, encode_prompt
 from rlhf.models.generation import generate_from_ids
+from rlhf.models.loading import load_policy
 from rlhf.models.rewards import Reward, checked_scores
 from rlhf.tracking import MetricSink, NullSink
 from rlhf.training.ppo.actor_critic import MovingAverage, RolloutPolicy, copy_into, load_networks
+from rlhf.training.ppo.adapters import merge_trained_adapter
 from rlhf.training.ppo.advantages import ScoreScaler, explained_variance
 from rlhf.training.ppo.batching import MiniBatch, derived_seed, prompts_of_update, update_plan
 from rlhf.training.ppo.checkpoint import (
@@ -38,6 +40,7 @@ from rlhf.training.ppo.checkpoint import (
     save_checkpoint,
     save_policy,
 )
+from rlhf.training.ppo.code_identity import code_identity
 from rlhf.training.ppo.evaluation import evaluate
 from rlhf.training.ppo.failed_batch import save_failed_batch
 from rlhf.training.ppo.kl import AdaptiveKLController, FixedKLController, KLController
@@ -51,6 +54,7 @@ from rlhf.training.ppo.rollout import (
     estimate,
     shaped_scores,
 )
+from rlhf.training.ppo.selection import best_evaluation, criterion_in_words, stop_reason
 from rlhf.training.ppo.settings import PPOSettings
 
 logger = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ def train_ppo(
     settings: PPOSettings,
     *,
     output_dir: Path,
+    policy_base: Path | str | None = None,
     critic: Path | None = None,
     dev_prompts: Sequence[Prompt] = (),
     selection: Reward | None = None,
@@ -79,7 +84,9 @@ def train_ppo(
         policy: directory of the policy to start from; it is the reference of the KL penalty as well.
         reward: what is maximised (the proxy).
         prompts: what is answered in training.
-        output_dir: gets ``checkpoints/`` and, at the end, ``policy/`` (not sealed).
+        output_dir: gets ``checkpoints/`` and, at the end, ``policy/`` (not sealed): a full model, or with
+            ``settings.lora.merge`` off the adapter alone.
+        policy_base: the model that ``policy`` was trained on, if that is an unmerged adapter.
         critic: a reward model that a separate critic starts from; it needs the policy's vocabulary.
         dev_prompts: what every evaluation answers; without any, the last policy is delivered.
         selection: chooses the checkpoint; another reward than the one that is maximised. Without it
@@ -100,6 +107,7 @@ def train_ppo(
         prompts,
         settings,
         output_dir=output_dir,
+        policy_base=policy_base,
         critic=critic,
         dev_prompts=dev_prompts,
         selection=selection,
@@ -121,6 +129,7 @@ class PPOTrainer:
         settings: PPOSettings,
         *,
         output_dir: Path,
+        policy_base: Path | str | None = None,
         critic: Path | None = None,
         dev_prompts: Sequence[Prompt] = (),
         selection: Reward | None = None,
@@ -137,7 +146,13 @@ class PPOTrainer:
                 f"{self._checkpoints} holds checkpoints of an earlier run; resume it, or choose an empty "
                 "directory."
             )
-        self.models, self._tokenizer = load_networks(policy, critic, settings)
+        if policy_base is not None and settings.lora is not None and not settings.lora.merge:
+            raise ConfigError(
+                "ppo.lora.merge: the policy is an unmerged adapter, and an adapter upon an adapter would fit "
+                "no stored model; set it to true, or merge the policy first."
+            )
+        self._start = (policy, policy_base)
+        self.models, self._tokenizer = load_networks(policy, critic, settings, policy_base=policy_base)
         self._prompts = encode_prompts(self.models.policy, self._tokenizer, prompts, settings)
         self._dev = encode_prompts(self.models.policy, self._tokenizer, dev_prompts, settings)
         self._demonstrations = [
@@ -151,7 +166,9 @@ class PPOTrainer:
         self._sampler = RolloutPolicy(self.models.policy, bf16=self.models.bf16)
         self._learner = Learner(self.models, settings)
         self._average = (
-            None if settings.ema_decay is None else MovingAverage(self.models.policy, settings.ema_decay)
+            None
+            if settings.ema_decay is None
+            else MovingAverage(self.models.policy_parameters(), settings.ema_decay)
         )
         self._controller: KLController = (
             FixedKLController(settings.kl_coefficient)
@@ -162,16 +179,19 @@ class PPOTrainer:
         self._identity = {
             **{f"ppo.{k}": v for k, v in settings.model_dump(mode="json").items() if k not in _NOT_IDENTITY},
             "policy": model_identity(policy),
+            "policy base": None if policy_base is None else model_identity(policy_base),
             "critic": None if critic is None else model_identity(critic),
             "prompts": sha256_of(list(prompts)),
             "dev prompts": sha256_of(list(dev_prompts)),
             "demonstrations": sha256_of(list(demonstrations)),
+            **code_identity(),
         }
         self.update = 0
         self.evaluations: list[PolicyEvaluation] = []
         self._clipped_scores = 0
         self._metrics: dict[str, float] = {}
         self._phase_seconds: dict[str, float] = {}
+        self._tokens_per_second = 0.0
         if resume:
             self._restore()
 
@@ -299,8 +319,8 @@ class PPOTrainer:
 
     def checkpoint(self) -> None:
         """Write everything that the rest of the run depends on."""
-        tensors = {
-            "policy": dict(self.models.policy.named_parameters()),
+        tensors: dict[str, Mapping[str, torch.Tensor]] = {
+            "policy": self.models.policy_parameters(),
             "critic": self.models.value_parameters(),
             **{
                 f"optimizer-{group.name}": optimizer_tensors(group.optimizer, group.parameters)
@@ -333,7 +353,7 @@ class PPOTrainer:
         found = load_newest(self._checkpoints, self._identity)
         if found is None:
             return
-        copy_into(dict(self.models.policy.named_parameters()), found.tensors["policy"])
+        copy_into(self.models.policy_parameters(), found.tensors["policy"])
         copy_into(self.models.value_parameters(), found.tensors["critic"])
         for group in self._learner.groups:
             restore_optimizer(group.optimizer, group.parameters, found.tensors[f"optimizer-{group.name}"])
@@ -355,14 +375,21 @@ class PPOTrainer:
         if best is None:
             with self._delivered_weights():
                 save_policy(self.models.policy, self._tokenizer, target)
-        else:
-            copy_policy(self._best_path(best.update), target)
+        chosen = target if best is None else self._best_path(best.update)
+        if self.settings.lora is not None and self.settings.lora.merge:
+            policy, base = self._start
+            full = load_policy(policy, base=base, key="policy")
+            save_policy(merge_trained_adapter(full, chosen), self._tokenizer, target)
+        elif best is not None:
+            copy_policy(chosen, target)
         evaluated = {} if best is None else {f"ppo_eval/{k}": v for k, v in best.figures().items()}
         return PPOResult(
             policy_path=target,
             evaluations=tuple(self.evaluations),
             best_update=self.update if best is None else best.update,
-            criterion=self._criterion(),
+            criterion=criterion_in_words(
+                self.settings, dev_prompts=len(self._dev.ids), selection=self._selection is not None
+            ),
             updates=self.update,
             stop_reason=reason,
             reward_clip_count=self._clipped_scores,
@@ -370,30 +397,14 @@ class PPOTrainer:
             metrics={**{f"ppo/{k}": v for k, v in self._metrics.items()}, **evaluated},
         )
 
-    def _criterion(self) -> str:
-        if not self._dev.ids:
-            return "none: there are no dev prompts, so the last policy is delivered"
-        by = "selection reward"
-        if self._selection is None:
-            by = "training reward (no selection reward was given, so this cannot see over-optimisation)"
-        return f"mean {by} on the dev prompts - {self.settings.selection_kl_coefficient:g} x KL"
-
     def _best(self) -> PolicyEvaluation | None:
-        return max(self.evaluations, key=lambda e: e.criterion, default=None)  # the earliest of equals
+        return best_evaluation(self.evaluations)
 
     def _best_path(self, update: int) -> Path:
         return self._checkpoints / f"best-{update:08d}"
 
     def _stop_reason(self) -> str:
-        best = self._best()
-        if best is not None:
-            last = self.evaluations[-1]
-            if self.settings.stop_kl is not None and last.kl > self.settings.stop_kl:
-                return f"KL {last.kl:.3g} rose above stop_kl ({self.settings.stop_kl:g})"
-            since = len(self.evaluations) - 1 - self.evaluations.index(best)
-            if self.settings.patience is not None and since >= self.settings.patience:
-                return f"no better checkpoint in {since} evaluations"
-        return "all updates done" if self.update >= self.settings.updates else ""
+        return stop_reason(self.evaluations, self.update, self.settings)
 
     def _plan(self, rollouts: Rollouts) -> list[list[MiniBatch]]:
         return update_plan(
@@ -424,11 +435,12 @@ class PPOTrainer:
         seconds = sum(self._phase_seconds.values())
         tokens = sum(len(c.token_ids) for c in rollouts.completions)
         timing = {f"seconds_{phase}": s for phase, s in self._phase_seconds.items()}
-        timing["tokens_per_second"] = tokens / seconds
+        timing["tokens_per_second"] = self._tokens_per_second = tokens / seconds
         self._sink.log_metrics({f"ppo/{k}": v for k, v in {**self._metrics, **timing}.items()}, self.update)
 
     def _note(self) -> str:
-        return f"reward {self._metrics['reward']:.3f}, KL {self._metrics['kl']:.2f}"
+        reward, kl = self._metrics["reward"], self._metrics["kl"]
+        return f"reward {reward:.3f}, KL {kl:.2f}, {self._tokens_per_second:,.0f} tokens/s"
 
     @contextmanager
     def _delivered_weights(self) -> Iterator[None]:

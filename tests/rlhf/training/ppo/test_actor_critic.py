@@ -7,11 +7,15 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
     LlamaConfig,
     LlamaForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
 )
 
 from rlhf.errors import ConfigError, ModelError
@@ -52,6 +56,40 @@ def test_without_a_reward_model_all_values_start_at_0(
     values = models.predict(collate(PAIRS, models.device)).values
     assert values is not None
     assert torch.equal(values, torch.zeros(9))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=16, n_embd=16, n_layer=1, n_head=2, n_positions=32),
+        GPTNeoXConfig(vocab_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                      intermediate_size=24, max_position_embeddings=32),
+        Qwen2Config(vocab_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                    num_key_value_heads=1, intermediate_size=24, max_position_embeddings=32),
+    ],
+    ids=lambda config: config.model_type,
+)  # fmt: skip
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_a_critic_from_the_policy_has_its_trunk_and_values_each_token(
+    config: PreTrainedConfig,
+    lora: dict[str, int] | None,
+    make_settings: Settings,
+    make_tokenizer: Callable[..., PreTrainedTokenizerFast],
+    tmp_path: Path,
+) -> None:
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    models, _ = load_networks(tmp_path, None, make_settings(lora=lora))
+    assert models.critic is not None
+    ids = torch.tensor([[3, 4, 5, 6]])
+    ours, theirs = (m.base_model(ids).last_hidden_state for m in (models.policy, models.critic))
+    torch.testing.assert_close(theirs, ours)
+    with torch.no_grad():
+        for name, parameter in models.value_parameters().items():
+            if "score" in name:
+                parameter.fill_(0.5)
+    values = models.predict(collate([([3], [4, 5, 6])], models.device)).values
+    torch.testing.assert_close(values, 0.5 * ours[0, :3].sum(-1))
 
 
 def test_dropout_is_off_so_two_passes_agree(small_config: LlamaConfig) -> None:
@@ -114,7 +152,7 @@ def test_an_absent_policy_is_named(tmp_path: Path, make_settings: Settings) -> N
 def test_the_moving_average_equals_its_closed_form_and_gives_the_weights_back() -> None:
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(1.0)
-    average = MovingAverage(model, decay=0.9)
+    average = MovingAverage(dict(model.named_parameters()), decay=0.9)
     for value in (2.0, 3.0, 4.0):
         model.weight.data.fill_(value)
         average.update()
