@@ -113,7 +113,8 @@ def optimizer_tensors(
     """An optimizer's state as named tensors, counters as integers. Learning rates are left out: they follow
     from settings and update."""
     return {
-        f"{name}|{key}": torch.as_tensor(value)
+        # 8-bit AdamW's tables are one tensor for all parameters, which safetensors does not write
+        f"{name}|{key}": value.clone() if key.startswith("qmap") else torch.as_tensor(value)
         for name, parameter in names.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
