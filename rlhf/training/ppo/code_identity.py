@@ -20,11 +20,14 @@ def code_identity() -> dict[str, str]:
 
     Syntax trees are hashed, so layout and comments do not count.
     """
-    modules = {_ENTRY, *grimp.build_graph("rlhf", cache_dir=None).find_upstream_modules(_ENTRY)}
     total = hashlib.sha256()
-    for module in sorted(modules):
+    for module in sorted(_modules()):
         total.update(f"{module}\0{ast.dump(ast.parse(_source(module)))}\n".encode())
     return {"code": total.hexdigest(), **{f"{name} version": version(name) for name in _LIBRARIES}}
+
+
+def _modules() -> set[str]:
+    return {_ENTRY, *grimp.build_graph("rlhf", cache_dir=None).find_upstream_modules(_ENTRY)}
 
 
 def _source(module: str) -> bytes:

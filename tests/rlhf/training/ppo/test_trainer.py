@@ -1,6 +1,7 @@
 """Whole runs of a few updates: what is delivered, chosen, logged, resumed and refused."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlhf.errors import DataError, TrainingError
 from rlhf.models.chat import Prompt
 from rlhf.tracking import NullSink, RecordingSink
+from rlhf.training.ppo import trainer
 from rlhf.training.ppo.result import PPOResult
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
@@ -164,6 +166,29 @@ def test_a_checkpoint_of_other_settings_or_prompts_is_refused(
         run(settings=make_settings(learning_rate=1e-3), resume=True)
     with pytest.raises(TrainingError, match="other prompts"):
         run(prompts=prompts[1:], resume=True)
+
+
+def test_a_checkpoint_of_other_code_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    present = trainer.code_identity()
+    monkeypatch.setattr(trainer, "code_identity", lambda: {**present, "code": "changed"})
+    with pytest.raises(TrainingError, match=r"is of a run with other code; restore"):
+        run(resume=True)
+
+
+def test_the_progress_note_tells_reward_kl_and_speed(run: Run) -> None:
+    class Notes(NullSink):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def progress(self, done: int, total: int, note: str = "") -> None:
+            self.notes.append(note)
+
+    sink = Notes()
+    run(sink=sink)
+    assert len(sink.notes) == 4
+    for note in sink.notes:
+        assert re.fullmatch(r"reward -?\d+\.\d{3}, KL -?\d+\.\d{2}, [\d,]*[1-9][\d,]* tokens/s", note)
 
 
 def test_an_earlier_runs_checkpoints_are_not_overwritten(run: Run) -> None:
