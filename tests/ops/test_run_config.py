@@ -109,9 +109,11 @@ def test_a_file_that_is_not_yaml_and_a_name_that_is_no_config_are_named(tmp_path
 
 
 def test_what_the_later_stages_cannot_use_is_refused_early() -> None:
-    problems = _problems(_with(sft={"lora": {"merge": False}}, ppo={"ptx_coefficient": 1.0}))
+    unmerged = {"lora": {"merge": False}}
+    problems = _problems(_with(sft=unmerged, ppo={"ptx_coefficient": 1.0, **unmerged}))
     assert problems == [
         "parameters.sft.lora.merge: later stages load a full model; set it to true",
+        "parameters.ppo.lora.merge: later stages load a full model; set it to true",
         "parameters.ppo.ptx_coefficient: the pipeline passes PPO no demonstrations; set it to 0",
     ]
 

@@ -28,6 +28,9 @@ def test_the_defaults_are_those_of_the_published_recipes() -> None:
         ({"kl_loss_coefficient": 0.1}, "kl_loss"),
         ({"updates": 3, "critic_warmup_updates": 3}, "critic_warmup_updates"),
         ({"learning_rat": 1e-5}, "learning_rat"),
+        ({"lora": {"dropout": 0.1}}, r"lora\.dropout"),
+        ({"lora": {"quantize_4bit": True}}, r"lora\.quantize_4bit"),
+        ({"optimizer": "adamw_4bit"}, "adamw_8bit"),
     ],
 )
 def test_contradictions_and_unknown_keys_are_refused(wrong: dict[str, object], message: str) -> None:
