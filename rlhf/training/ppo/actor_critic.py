@@ -251,6 +251,7 @@ def load_networks(
     require_optimizer(settings)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(policy_path, base=policy_base, key="policy")
+    policy.requires_grad_(True)  # merging an adapter leaves its base frozen
     tokenizer = load_tokenizer(policy_path, key="policy")
     if settings.critic == "shared":
         if critic_path is not None:
@@ -313,13 +314,9 @@ def _critic_from_policy(policy: PreTrainedModel, *, share: bool) -> PreTrainedMo
 
 
 def _critic_from_reward_model(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    try:
-        critic = load_reward_model(path, key="critic")
-        vocabulary = load_tokenizer(path, key="critic").get_vocab()
-    except ModelError as error:
-        raise ModelError(f"{error} Without a critic of its own, it starts from the policy.") from error
+    critic = load_reward_model(path, key="critic")
     _require_token_values(critic, str(path))
-    if vocabulary != tokenizer.get_vocab():
+    if load_tokenizer(path, key="critic").get_vocab() != tokenizer.get_vocab():
         raise ConfigError(
             f"The critic {path} has another vocabulary than the policy; give a reward model trained "
             "from the same base, or none."

@@ -44,7 +44,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, identity: Mapping[str, A
     """Write a checkpoint atomically and remove all but the newest ``keep``.
 
     Args:
-        identity: what a run must share with this one to continue it: settings, models, prompts.
+        identity: what a run must share with this one to continue it (``identity``).
     """
     root.mkdir(parents=True, exist_ok=True)
     final = root / f"{_PREFIX}{checkpoint.update:08d}"
@@ -72,7 +72,7 @@ def load_newest(root: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
     """The newest complete checkpoint, or ``None`` if there is none.
 
     Raises:
-        TrainingError: it is of a run with other settings, models or prompts, or was damaged.
+        TrainingError: it is of a run with other code, settings, models or prompts, or was damaged.
     """
     found = _complete(root)
     if not found:

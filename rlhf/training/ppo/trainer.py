@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 
 from rlhf.errors import ConfigError, DataError, TrainingError
-from rlhf.feedback.rows import sha256_of
 from rlhf.models.chat import Prompt, encode_completion, encode_prompt
 from rlhf.models.generation import generate_from_ids
 from rlhf.models.loading import load_policy
@@ -34,15 +33,14 @@ from rlhf.training.ppo.checkpoint import (
     copy_policy,
     has_checkpoint,
     load_newest,
-    model_identity,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
     save_policy,
 )
-from rlhf.training.ppo.code_identity import code_identity
 from rlhf.training.ppo.evaluation import evaluate
 from rlhf.training.ppo.failed_batch import save_failed_batch
+from rlhf.training.ppo.identity import run_identity
 from rlhf.training.ppo.kl import AdaptiveKLController, FixedKLController, KLController
 from rlhf.training.ppo.learner import Learner, NonFiniteLossError, TokenPairs
 from rlhf.training.ppo.prompts import encode_prompts
@@ -58,9 +56,6 @@ from rlhf.training.ppo.selection import best_evaluation, criterion_in_words, sto
 from rlhf.training.ppo.settings import PPOSettings
 
 logger = logging.getLogger(__name__)
-
-_NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints"}
-"""Settings that may differ between a run and its continuation."""
 
 
 def train_ppo(
@@ -176,16 +171,15 @@ class PPOTrainer:
             else AdaptiveKLController(settings.kl_coefficient, settings.kl_target, settings.kl_horizon)
         )
         self._scaler = ScoreScaler()
-        self._identity = {
-            **{f"ppo.{k}": v for k, v in settings.model_dump(mode="json").items() if k not in _NOT_IDENTITY},
-            "policy": model_identity(policy),
-            "policy base": None if policy_base is None else model_identity(policy_base),
-            "critic": None if critic is None else model_identity(critic),
-            "prompts": sha256_of(list(prompts)),
-            "dev prompts": sha256_of(list(dev_prompts)),
-            "demonstrations": sha256_of(list(demonstrations)),
-            **code_identity(),
-        }
+        self._identity = run_identity(
+            settings,
+            policy=policy,
+            policy_base=policy_base,
+            critic=critic,
+            prompts=prompts,
+            dev_prompts=dev_prompts,
+            demonstrations=demonstrations,
+        )
         self.update = 0
         self.evaluations: list[PolicyEvaluation] = []
         self._clipped_scores = 0

@@ -216,7 +216,12 @@ def test_the_average_runs_over_the_adapter_alone(policy_path: Path, lora: Settin
 
 
 def test_a_policy_that_is_an_adapter_itself_is_merged_with_its_base(
-    trainer: Trainer, lora: Settings, policy_path: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+    trainer: Trainer,
+    lora: Settings,
+    make_settings: Settings,
+    policy_path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
 ) -> None:
     torch.manual_seed(5)
     config = LoraConfig(
@@ -224,6 +229,8 @@ def test_a_policy_that_is_an_adapter_itself_is_merged_with_its_base(
     )
     tuned = PeftModel(AutoModelForCausalLM.from_pretrained(policy_path), config)
     save_model(tuned, tokenizer, tmp_path / "sft", kind="adapter", settings={}, metrics={})
+    full, _ = load_networks(tmp_path / "sft", None, make_settings(), policy_base=policy_path)
+    assert full.policy_parameters().keys() == dict(full.policy.named_parameters()).keys()
     run = trainer(policy=tmp_path / "sft", policy_base=policy_path)
     start = torch.cat(completion_log_probs(load_policy(tmp_path / "sft", base=policy_path), PAIRS))
     assert torch.equal(run.models.reference_log_probs(collate(PAIRS, run.models.device)), start)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlhf.errors import DataError, TrainingError
 from rlhf.models.chat import Prompt
 from rlhf.tracking import NullSink, RecordingSink
-from rlhf.training.ppo import trainer
+from rlhf.training.ppo import identity
 from rlhf.training.ppo.result import PPOResult
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
@@ -170,8 +170,8 @@ def test_a_checkpoint_of_other_settings_or_prompts_is_refused(
 
 def test_a_checkpoint_of_other_code_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
-    present = trainer.code_identity()
-    monkeypatch.setattr(trainer, "code_identity", lambda: {**present, "code": "changed"})
+    present = identity.code_identity()
+    monkeypatch.setattr(identity, "code_identity", lambda: {**present, "code": "changed"})
     with pytest.raises(TrainingError, match=r"is of a run with other code; restore"):
         run(resume=True)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.training.ppo import code_identity as module
-from rlhf.training.ppo.code_identity import code_identity
+from rlhf.training.ppo import identity as module
+from rlhf.training.ppo.identity import code_identity
 
 
 def _digest(monkeypatch: pytest.MonkeyPatch, changed: str, source: bytes) -> str:
