@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from rlhf.models.chat import Prompt
-from rlhf.models.rewards import RewardModelReward
+from rlhf.models.reward_classifiers import RewardModelReward
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.tracking import RecordingSink
 from rlhf.training.ppo.settings import PPOSettings

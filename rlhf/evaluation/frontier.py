@@ -15,7 +15,7 @@ import numpy as np
 
 from rlhf.errors import EvaluationError
 from rlhf.evaluation.scoring import score_answers
-from rlhf.models.rewards import Reward
+from rlhf.models.reward_protocol import Reward
 
 _TRAINING_REWARDS = ("proxy", "selection")
 _NOTICEABLE = 2.0  # paired standard errors

@@ -34,7 +34,7 @@ from rlhf.models.chat import Prompt
 from rlhf.models.generation import Completion, generate
 from rlhf.models.loading import load_policy, load_tokenizer
 from rlhf.models.log_probs import completion_log_probs
-from rlhf.models.rewards import Reward
+from rlhf.models.reward_protocol import Reward
 from rlhf.models.threads import choose_threads, intra_op_threads
 from rlhf.report import Report
 from rlhf.tracking import MetricSink, NullSink

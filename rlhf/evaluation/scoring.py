@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rlhf.errors import EvaluationError
 from rlhf.feedback.rows import prompt_hash
 from rlhf.models.chat import Prompt
-from rlhf.models.rewards import Reward
+from rlhf.models.reward_protocol import Reward
 
 Scores = npt.NDArray[np.float64]
 

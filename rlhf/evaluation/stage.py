@@ -19,7 +19,9 @@ from rlhf.evaluation.policy import PolicyEvaluationResult, evaluate_policy
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.models.chat import encode_prompt
 from rlhf.models.loading import load_tokenizer
-from rlhf.models.rewards import FunctionReward, Reward, RewardModelReward
+from rlhf.models.reward_classifiers import RewardModelReward
+from rlhf.models.reward_protocol import Reward
+from rlhf.models.rewards import FunctionReward
 from rlhf.tracking import MetricSink
 
 logger = logging.getLogger(__name__)

@@ -1,134 +1,33 @@
-"""Rewards: anything that gives a number to a completion, behind one small protocol.
+"""Rewards from a configuration, and those made of others: functions, mixes and ensembles.
 
-Reward models, text classifiers, Python functions, and mixes or ensembles of them. A reward sees text, never
-the policy's token ids, so it may have any tokenizer. Training reward models is elsewhere.
+Reward models and classifiers, rules and HTTP endpoints have files of their own; ``build_reward`` makes any of
+them, nested as the configuration nests.
 """
 
 import importlib
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, assert_never, cast
+from typing import Literal, assert_never, cast
 
 import numpy as np
-import torch
-from torch import Tensor
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
-from rlhf.errors import ConfigError, ModelError, TrainingError
-from rlhf.models.chat import Prompt, encode_conversation, prompt_text
-from rlhf.models.length_buckets import length_buckets, right_padded
+from rlhf.errors import ConfigError
+from rlhf.models.chat import Prompt
+from rlhf.models.reward_classifiers import ClassifierReward, RewardModelReward
+from rlhf.models.reward_http import HTTPReward
+from rlhf.models.reward_protocol import Reward, checked_scores
+from rlhf.models.reward_rules import RulesReward
 from rlhf.models.settings_rewards import (
     ClassifierRewardSettings,
     EnsembleRewardSettings,
     FunctionRewardSettings,
+    HTTPRewardSettings,
     MixRewardSettings,
     ProxyRewardSettings,
     RewardModelRewardSettings,
     RewardSettings,
+    RulesRewardSettings,
 )
-
-_EXCERPT = 80
-"""Characters of a prompt that an error message shows."""
-
-
-class Reward(Protocol):
-    """Scores completions; higher is better."""
-
-    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[float]:
-        """One finite score for each (prompt, completion) pair, in order."""
-        ...
-
-
-class RewardModelReward:
-    """The scalar head of a reward model, over the conversation as the model's own tokenizer renders it.
-
-    Chats go through its chat template with the completion as the assistant's turn; plain text is prompt
-    followed by completion. Both end with EOS, whose position a decoder's score is read from.
-
-    Args:
-        path: directory of a sequence classifier with one output.
-        token_budget: greatest number of padded tokens in one forward pass.
-        max_length: longest conversation in tokens (the model's positions by default); of longer ones the
-            end is kept.
-
-    Raises:
-        ModelError: not a reward model, or chats are scored without a chat template.
-        TrainingError: a score is not finite.
-    """
-
-    def __init__(
-        self, path: Path | str, *, token_budget: int = 16_384, max_length: int | None = None
-    ) -> None:
-        self._model, self._tokenizer = load_sequence_classifier(path)
-        if self._model.config.num_labels != 1:
-            raise ModelError(
-                f"{path} has {self._model.config.num_labels} outputs, a reward model has one; use a "
-                "'classifier' reward with a label instead."
-            )
-        self._path = path
-        self._token_budget = token_budget
-        self._max_length = max_length or _positions(self._model)
-        self.truncated = 0
-        """Conversations so far that were longer than ``max_length``."""
-
-    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        encoded = [
-            encode_conversation(self._tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)
-        ]
-        self.truncated += sum(len(ids) > self._max_length for ids in encoded)
-        kept = [ids[-self._max_length :] for ids in encoded]
-        scores = classifier_logits(self._model, kept, self._token_budget)[:, 0].tolist()
-        return checked_scores(scores, prompts, name=f"the reward model {self._path}")
-
-
-class ClassifierReward:
-    """The score that a text classifier gives to one label of prompt + completion, read as plain text.
-
-    Raises:
-        ConfigError: the model has no such label.
-        TrainingError: a score is not finite.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        label: str,
-        output: Literal["logit", "probability"] = "logit",
-        token_budget: int = 16_384,
-        max_length: int | None = None,
-    ) -> None:
-        self._model, self._tokenizer = load_sequence_classifier(path)
-        names = self._model.config.id2label or {}
-        labels = {str(name): int(index) for index, name in names.items()}
-        if label not in labels:
-            raise ConfigError(
-                f"The classifier {path} has no label '{label}'; it has {', '.join(sorted(labels))}."
-            )
-        self._path = path
-        self._column = labels[label]
-        self._output = output
-        self._token_budget = token_budget
-        self._max_length = max_length or _positions(self._model)
-        self.truncated = 0
-        """Texts so far that were longer than ``max_length``."""
-
-    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        texts = [_joined(p, c) for p, c in zip(prompts, completions, strict=True)]
-        encoded = [list(self._tokenizer(text)["input_ids"]) for text in texts]
-        self.truncated += sum(len(ids) > self._max_length for ids in encoded)
-        logits = classifier_logits(
-            self._model, [ids[-self._max_length :] for ids in encoded], self._token_budget
-        )
-        chosen = logits.softmax(-1) if self._output == "probability" else logits
-        scores = chosen[:, self._column].tolist()
-        return checked_scores(scores, prompts, name=f"the classifier {self._path}")
 
 
 class FunctionReward:
@@ -229,6 +128,7 @@ def build_reward(settings: RewardSettings, *, proxy: Path | None = None) -> Rewa
         case ClassifierRewardSettings():
             return ClassifierReward(
                 settings.path,
+                revision=settings.revision,
                 label=settings.label,
                 output=settings.output,
                 token_budget=settings.token_budget,
@@ -236,6 +136,10 @@ def build_reward(settings: RewardSettings, *, proxy: Path | None = None) -> Rewa
             )
         case FunctionRewardSettings():
             return FunctionReward(settings.function)
+        case RulesRewardSettings():
+            return RulesReward(settings.rules)
+        case HTTPRewardSettings():
+            return HTTPReward(settings)
         case MixRewardSettings():
             return MixReward([build_reward(r, proxy=proxy) for r in settings.rewards], settings.weights)
         case EnsembleRewardSettings():
@@ -243,75 +147,6 @@ def build_reward(settings: RewardSettings, *, proxy: Path | None = None) -> Rewa
                 [build_reward(r, proxy=proxy) for r in settings.rewards], settings.reduce, settings.k
             )
     assert_never(settings)
-
-
-def checked_scores(scores: Sequence[float], prompts: Sequence[Prompt], *, name: str) -> list[float]:
-    """The scores as floats, if there is a finite one for every prompt.
-
-    Raises:
-        TrainingError: naming the first sample without one.
-    """
-    values = [float(s) for s in scores]
-    if len(values) != len(prompts):
-        raise TrainingError(
-            f"{name[:1].upper()}{name[1:]} gave {len(values)} scores for {len(prompts)} samples; return one "
-            "for each."
-        )
-    for index, value in enumerate(values):
-        if not math.isfinite(value):
-            excerpt = prompt_text(prompts[index])[:_EXCERPT]
-            raise TrainingError(
-                f"{name[:1].upper()}{name[1:]} gave {value} for sample {index} (prompt '{excerpt}'); every "
-                "score must be finite."
-            )
-    return values
-
-
-def load_sequence_classifier(path: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A sequence classifier in evaluation mode and its tokenizer, from safetensors only.
-
-    Raises:
-        ModelError: there is none at ``path``.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"No reward model could be loaded from {path} ({error}); train one or correct the path."
-        ) from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval(), tokenizer
-
-
-@torch.inference_mode()
-def classifier_logits(
-    model: PreTrainedModel, sequences: Sequence[Sequence[int]], token_budget: int
-) -> Tensor:
-    """Logits [N, labels] of N token sequences, on the CPU, in single precision.
-
-    A decoder's are read at the last real token, found from the lengths: with the pad id equal to EOS,
-    finding it from the ids (as the stock forward does) would read the token before EOS.
-    """
-    logits = torch.empty(len(sequences), int(model.config.num_labels or 1))
-    pad_id = model.config.pad_token_id or 0
-    for rows in length_buckets([len(s) for s in sequences], token_budget):
-        ids, lengths = right_padded([sequences[i] for i in rows], pad_id)
-        ids, lengths = ids.to(model.device), lengths.to(model.device)
-        mask = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
-        if hasattr(model, "score"):
-            states = model.base_model(
-                input_ids=ids, attention_mask=mask.long(), use_cache=False
-            ).last_hidden_state
-            found = model.get_submodule("score")(
-                states[torch.arange(len(rows), device=model.device), lengths - 1]
-            )
-        else:
-            found = model(input_ids=ids, attention_mask=mask.long()).logits
-        logits[rows] = found.float().cpu()
-    return logits
 
 
 def _score_table(
@@ -323,18 +158,3 @@ def _score_table(
         for number, reward in enumerate(rewards)
     ]
     return np.array(rows, dtype=np.float64)
-
-
-def _positions(model: PreTrainedModel) -> int:
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is None:
-        return 1_000_000_000
-    # RoBERTa-like models count positions from pad_token_id + 1
-    offset = getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None)
-    return limit if offset is None else limit - offset - 1
-
-
-def _joined(prompt: Prompt, completion: str) -> str:
-    if isinstance(prompt, str):
-        return prompt + completion
-    return f"{prompt_text(prompt)}\n{completion}"

@@ -1,14 +1,18 @@
 """Which reward a stage uses, as configuration: a tagged union that nests (mixes and ensembles hold rewards).
+The rules of a rule set are in ``rlhf.models.settings_rules``.
 
 Light on purpose: a config is validated here without loading torch. ``rlhf.models.rewards.build_reward``
 turns it into the callable.
 """
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from rlhf.models.settings_rules import Rule
 from rlhf.settings import Settings
 
 
@@ -44,11 +48,14 @@ class ClassifierRewardSettings(Settings):
     type: Literal["classifier"] = "classifier"
     """Selects this kind of reward."""
     path: Path
-    """Directory of the classifier."""
+    """Directory of the classifier, or its repository on the Hugging Face hub (``owner/name``)."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub repository; pin a commit to get the same weights for ever."""
     label: str
     """Label to maximise, as named in the model's ``id2label``."""
     output: Literal["logit", "probability"] = "logit"
-    """Reward the label's logit (no ceiling) or its probability (in [0, 1])."""
+    """Reward the label's logit (no ceiling) or its probability (in [0, 1]; of a multi-label model by
+    sigmoid)."""
     token_budget: int = Field(default=16_384, ge=1)
     """Greatest number of padded tokens in one forward pass."""
     max_length: int | None = Field(default=None, ge=1)
@@ -63,6 +70,65 @@ class FunctionRewardSettings(Settings):
     """Selects this kind of reward."""
     function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """The function as ``package.module:name``."""
+
+
+class RulesRewardSettings(Settings):
+    """A sum of verifiable rules: each gives a completion between 0 (broken) and 1 (kept), times its
+    weight."""
+
+    type: Literal["rules"] = "rules"
+    """Selects this kind of reward."""
+    rules: tuple[Rule, ...] = Field(min_length=1)
+    """The rules to add up."""
+
+
+class HTTPRewardSettings(Settings):
+    """Scores from an HTTP endpoint: prompts and completions are sent as JSON, scores come back."""
+
+    type: Literal["http"] = "http"
+    """Selects this kind of reward."""
+    url: str
+    """Where to POST; https, or http on this very machine. No user names or keys in it."""
+    protocol: Literal["scores", "openrlhf"] = "scores"
+    """Form of the JSON: ``scores`` sends ``prompts`` and ``completions`` and reads ``scores``; ``openrlhf``
+    sends ``query`` (prompt and completion as one text) and ``prompts`` and reads ``rewards``, as the reward
+    servers of OpenRLHF do."""
+    batch_size: int = Field(default=32, ge=1)
+    """Samples in one request."""
+    concurrency: int = Field(default=4, ge=1)
+    """Requests under way at a time."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Longest wait for a connection or for further bytes of an answer, in seconds."""
+    retries: int = Field(default=5, ge=0)
+    """Further attempts for a request that met a connection error, a time-out, status 429 or 5xx."""
+    backoff: float = Field(default=0.5, gt=0)
+    """Longest wait before the first retry, in seconds. It doubles with each retry, and the wait is drawn
+    evenly from zero to it, unless the server names one (``Retry-After``)."""
+    longest_wait: float = Field(default=60.0, gt=0)
+    """Longest wait before any retry, in seconds; a server that asks for a longer one is given up."""
+    breaker_failures: int = Field(default=10, ge=1)
+    """Failed attempts in a row, over all requests, after which no more is sent."""
+    breaker_cooldown: float = Field(default=30.0, gt=0)
+    """Seconds until a single request may try an endpoint that was given up."""
+    api_key_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
+    """Name of the environment variable whose value is sent as bearer token. The value itself belongs into no
+    config."""
+    allow_plain_http: bool = False
+    """Send prompts (and the key) unencrypted to another machine."""
+
+    @model_validator(mode="after")
+    def _url_is_safe(self) -> Self:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"url '{self.url}' is not of the form http(s)://host/path")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("url holds a user name or password; name a variable in api_key_variable instead")
+        if parts.scheme == "http" and not (self.allow_plain_http or is_loopback(parts.hostname)):
+            raise ValueError(
+                f"url '{self.url}' is not encrypted and leaves this machine; use https, or set "
+                "allow_plain_http"
+            )
+        return self
 
 
 class MixRewardSettings(Settings):
@@ -102,6 +168,8 @@ RewardSettings = Annotated[
     | ProxyRewardSettings
     | ClassifierRewardSettings
     | FunctionRewardSettings
+    | RulesRewardSettings
+    | HTTPRewardSettings
     | MixRewardSettings
     | EnsembleRewardSettings,
     Field(discriminator="type"),
@@ -110,3 +178,13 @@ RewardSettings = Annotated[
 
 MixRewardSettings.model_rebuild()
 EnsembleRewardSettings.model_rebuild()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

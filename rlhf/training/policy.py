@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from rlhf.errors import DataError
 from rlhf.models.directory import ModelDirectory
 from rlhf.models.loading import load_policy, load_tokenizer
-from rlhf.models.rewards import RewardModelReward
+from rlhf.models.reward_classifiers import RewardModelReward
 from rlhf.models.saving import save_model
 from rlhf.tracking import MetricSink, RecordingSink
 from rlhf.training.arguments import base_record

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.models.generation import generate_from_ids
 from rlhf.models.length_buckets import length_buckets
 from rlhf.models.log_probs import collate
-from rlhf.models.rewards import Reward, checked_scores
+from rlhf.models.reward_protocol import Reward, checked_scores
 from rlhf.training.ppo.actor_critic import ActorCritic
 from rlhf.training.ppo.batching import derived_seed
 from rlhf.training.ppo.prompts import EncodedPrompts

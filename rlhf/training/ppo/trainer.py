@@ -22,7 +22,7 @@ from rlhf.errors import ConfigError, DataError, TrainingError
 from rlhf.models.chat import Prompt, encode_completion, encode_prompt
 from rlhf.models.generation import generate_from_ids
 from rlhf.models.loading import load_policy
-from rlhf.models.rewards import Reward, checked_scores
+from rlhf.models.reward_protocol import Reward, checked_scores
 from rlhf.tracking import MetricSink, NullSink
 from rlhf.training.ppo.actor_critic import MovingAverage, RolloutPolicy, copy_into, load_networks
 from rlhf.training.ppo.adapters import merge_trained_adapter

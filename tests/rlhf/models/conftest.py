@@ -1,5 +1,6 @@
 """Tiny models for these tests, built on the fly: nothing is downloaded."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
@@ -63,3 +66,30 @@ def roberta_directory(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Pat
     RobertaForMaskedLM(config).save_pretrained(tmp_path / "roberta")
     tokenizer.save_pretrained(tmp_path / "roberta")
     return tmp_path / "roberta"
+
+
+def _save_reward_model(
+    path: Path, tokenizer: PreTrainedTokenizerFast, **changes: object
+) -> LlamaForSequenceClassification:
+    torch.manual_seed(0)
+    config = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 128, "num_labels": 1, "initializer_range": 0.3,
+        "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, **changes,
+    }  # fmt: skip
+    model = LlamaForSequenceClassification(LlamaConfig(**config)).eval()
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return model
+
+
+@pytest.fixture
+def save_reward_model() -> Callable[..., LlamaForSequenceClassification]:
+    """Writes a small Llama classifier with one output: path, tokenizer, and what differs in its config."""
+    return _save_reward_model
+
+
+@pytest.fixture
+def reward_directory(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    _save_reward_model(tmp_path / "rm", tokenizer)
+    return tmp_path / "rm"

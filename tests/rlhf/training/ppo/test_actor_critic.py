@@ -20,7 +20,7 @@ from transformers import (
 
 from rlhf.errors import ConfigError, ModelError
 from rlhf.models.log_probs import collate
-from rlhf.models.rewards import RewardModelReward
+from rlhf.models.reward_classifiers import RewardModelReward
 from rlhf.training.ppo.actor_critic import (
     ActorCritic,
     MovingAverage,

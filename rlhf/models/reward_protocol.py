@@ -1,0 +1,66 @@
+"""What a reward is: the protocol that all of them share, and the one check of the scores they give."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from rlhf.errors import TrainingError
+from rlhf.models.chat import Prompt, prompt_text
+
+_EXCERPT = 80
+"""Characters of a prompt that an error message shows."""
+
+
+class Reward(Protocol):
+    """Scores completions; higher is better. A reward sees text, never the policy's token ids, so it may have
+    any tokenizer."""
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[float]:
+        """One finite score for each (prompt, completion) pair, in order."""
+        ...
+
+
+def checked_scores(scores: Iterable[Any], prompts: Sequence[Prompt], *, name: str) -> list[float]:
+    """The scores as floats, if there is a finite one for every prompt.
+
+    Args:
+        scores: whatever a reward gave, numbers or not.
+        name: of the reward, for the error.
+
+    Raises:
+        TrainingError: there are more or fewer scores than prompts, or one of them is absent, not a number or
+            not finite; it is named with the beginning of its prompt.
+    """
+    subject = f"{name[:1].upper()}{name[1:]}"
+    given = list(scores)
+    if len(given) != len(prompts):
+        raise TrainingError(
+            f"{subject} gave {len(given)} scores for {len(prompts)} samples; return one for each."
+        )
+    values = [_number(score) for score in given]
+    for index, value in enumerate(values):
+        if value is None or not math.isfinite(value):
+            excerpt = prompt_text(prompts[index])[:_EXCERPT]
+            raise TrainingError(
+                f"{subject} gave {given[index]!r} for sample {index} (prompt '{excerpt}'); every score must "
+                "be a finite number."
+            )
+    return [value for value in values if value is not None]
+
+
+def joined_text(prompt: Prompt, completion: str) -> str:
+    """Prompt and completion as one plain text: as they are, or for chats one turn a line and the completion
+    on the last."""
+    if isinstance(prompt, str):
+        return prompt + completion
+    return f"{prompt_text(prompt)}\n{completion}"
+
+
+def _number(score: Any) -> float | None:
+    # float() would also read the text "1.5", which a broken function or server gives by mistake.
+    if score is None or isinstance(score, str | bytes):
+        return None
+    try:
+        return float(score)
+    except (TypeError, ValueError):
+        return None
