@@ -64,7 +64,9 @@ def rlhf_pipeline(
     """
     champion = resolve_champion()
     rows, _ = ingest_feedback(settings=feedback)
-    demonstrations, comparisons, prompts, text, _ = prepare_datasets(feedback=rows, settings=datasets)
+    demonstrations, comparisons, ratings, prompts, text, _ = prepare_datasets(
+        feedback=rows, settings=datasets
+    )
     if base_model is not None:
         base = import_base_model(settings=base_model)
     else:
@@ -73,9 +75,10 @@ def rlhf_pipeline(
     judged_from = sft_policy
     if reward_base is not None:
         judged_from = import_base_model(settings=reward_base, id="import_reward_base")
+    judgements = ratings if reward_model.objective == "regression" else comparisons
     proxy = train_reward_model(
         base_model=judged_from,
-        comparisons=comparisons,
+        judgements=judgements,
         settings=reward_model,
         role="proxy",
         fold=0,
@@ -84,7 +87,7 @@ def rlhf_pipeline(
     )
     selection = train_reward_model(
         base_model=judged_from,
-        comparisons=comparisons,
+        judgements=judgements,
         settings=reward_model,
         role="selection",
         fold=1,

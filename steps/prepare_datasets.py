@@ -1,5 +1,5 @@
-"""Derive the training views from annotation rows: demonstrations, comparisons, prompts and text, split by
-prompt."""
+"""Derive the training views from annotation rows: demonstrations, comparisons, ratings, prompts and text,
+split by prompt."""
 
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from rlhf.report import Report
     output_materializers={
         "demonstrations": DatasetMaterializer,
         "comparisons": DatasetMaterializer,
+        "ratings": DatasetMaterializer,
         "prompts": DatasetMaterializer,
         "text": DatasetMaterializer,
         "data_report": ReportMaterializer,
@@ -30,12 +31,20 @@ def prepare_datasets(
 ) -> tuple[
     Annotated[DatasetDict, ArtifactConfig(name="demonstrations", tags=["view"])],
     Annotated[DatasetDict, ArtifactConfig(name="comparisons", tags=["view"])],
+    Annotated[DatasetDict, ArtifactConfig(name="ratings", tags=["view"])],
     Annotated[DatasetDict, ArtifactConfig(name="prompts", tags=["view"])],
     Annotated[DatasetDict, ArtifactConfig(name="text", tags=["view"])],
     Annotated[Report, ArtifactConfig(name="data_report", tags=["report"])],
 ]:
-    """The four views, each with train, dev and test splits, and the report of what was left out and why."""
+    """The five views, each with train, dev and test splits, and the report of what was left out and why."""
     with stage("datasets", settings) as run:
         views = prepare(feedback.data.table, settings)
         run.sink.log_text(views.report.html, "reports/data.html")
-        return views.demonstrations, views.comparisons, views.prompts, views.text, views.report
+        return (
+            views.demonstrations,
+            views.comparisons,
+            views.ratings,
+            views.prompts,
+            views.text,
+            views.report,
+        )

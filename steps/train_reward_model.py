@@ -1,4 +1,4 @@
-"""Train one reward model on one fold of the comparisons."""
+"""Train one reward model on one fold of the comparisons, or of the ratings."""
 
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ from rlhf.training.settings import RewardModelSettings
 )
 def train_reward_model(
     base_model: ModelDirectory,
-    comparisons: DatasetDict,
+    judgements: DatasetDict,
     settings: RewardModelSettings,
     role: Literal["proxy", "selection"],
     fold: int,
@@ -30,7 +30,7 @@ def train_reward_model(
     with stage(f"reward_{role}") as run:
         return train(
             base_model.path,
-            comparisons,
+            judgements,
             settings,
             run.output / "model",
             fold=fold,

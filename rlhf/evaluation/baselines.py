@@ -1,15 +1,16 @@
-"""What a reward model has to beat: preferring the longer answer, and a bag of words.
+"""What a reward model has to beat: preferring the longer answer, and a bag of words, for pairs or for
+ratings.
 
 A learned model that is no better than these has learnt length or vocabulary, whatever its accuracy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from rlhf.errors import DataError
 
@@ -42,15 +43,7 @@ class BagOfWords:
             DataError: there are no pairs, or no words in them.
         """
         _require(pairs)
-        vectorizer = TfidfVectorizer(
-            ngram_range=(1, 2), sublinear_tf=True, max_features=max_features, token_pattern=r"(?u)\b\w+\b"
-        )
-        try:
-            vectorizer.fit(text for pair in pairs for text in pair)
-        except ValueError as error:
-            raise DataError(
-                "The answers hold no words to compare; check the chosen and rejected columns."
-            ) from error
+        vectorizer = _vectorizer((text for pair in pairs for text in pair), max_features)
         difference = _difference(vectorizer, pairs)
         # Each pair stands in both orders, so neither side is favoured and no intercept is needed.
         both = sparse.vstack([difference, -difference])
@@ -63,6 +56,44 @@ class BagOfWords:
         _require(pairs)
         gap = _difference(self.vectorizer, pairs) @ self.weights
         return float(np.mean((gap > 0) + 0.5 * (gap == 0)))
+
+
+@dataclass(frozen=True)
+class BagOfWordsRidge:
+    """Ridge regression of ratings on the TF-IDF vectors (words and word pairs) of the answers; it sees no
+    prompt. The penalty is chosen by leave-one-out error."""
+
+    vectorizer: TfidfVectorizer
+    model: RidgeCV
+
+    @classmethod
+    def fit(
+        cls, texts: Sequence[str], ratings: Sequence[float], *, max_features: int = 50_000
+    ) -> "BagOfWordsRidge":
+        """Fit on training rows.
+
+        Raises:
+            DataError: there are no texts, or no words in them.
+        """
+        vectorizer = _vectorizer(texts, max_features)
+        model = RidgeCV(alphas=np.logspace(-2, 3, 6)).fit(vectorizer.transform(texts), ratings)
+        return cls(vectorizer, model)
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        """Ratings of texts, shape (n,)."""
+        return self.model.predict(self.vectorizer.transform(texts))
+
+
+def _vectorizer(texts: Iterable[str], max_features: int) -> TfidfVectorizer:
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, max_features=max_features, token_pattern=r"(?u)\b\w+\b"
+    )
+    try:
+        return vectorizer.fit(texts)
+    except ValueError as error:
+        raise DataError(
+            "The answers hold no words for a baseline; check the columns that they are read from."
+        ) from error
 
 
 def _difference(vectorizer: TfidfVectorizer, pairs: Sequence[Pair]) -> sparse.csr_matrix:

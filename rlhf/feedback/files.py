@@ -133,8 +133,9 @@ def _json_record(source: str, number: int, raw: bytes) -> Record | Quarantined:
 
 
 def _read_json(stream: BinaryIO, source: str, max_row_bytes: int) -> Reading:
-    """A list of objects; or an object whose ``data``, ``rows`` or ``examples`` is one; or JSON Lines under
-    another name. The text is held, the objects are made one by one."""
+    """A list of objects; or an object whose ``data``, ``rows`` or ``examples`` is one, or that has the two
+    lists ``samples`` and ``rewards`` (trlX); or JSON Lines under another name. The text is held, the objects
+    are made one by one."""
     # Bytes that are no UTF-8 survive as surrogates, so that they spoil their own record only.
     text = stream.read().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
@@ -149,7 +150,9 @@ def _read_json(stream: BinaryIO, source: str, max_row_bytes: int) -> Reading:
         if _after_space(text, end) < len(text):
             yield from _json_sequence(text, start, decoder, source, max_row_bytes, separator="", close="")
             return
-        rows = next((value[key] for key in _LIST_KEYS if isinstance(value.get(key), list)), [value])
+        rows = _rewarded_samples(value, source) or next(
+            (value[key] for key in _LIST_KEYS if isinstance(value.get(key), list)), [value]
+        )
         for number, row in enumerate(rows, 1):
             yield (
                 Record(number, row)
@@ -160,6 +163,19 @@ def _read_json(stream: BinaryIO, source: str, max_row_bytes: int) -> Reading:
         yield from _json_sequence(text, start + 1, decoder, source, max_row_bytes, separator=",", close="]")
     else:
         raise DataError(f"Source '{source}' holds neither a JSON list nor JSON objects; name the right file.")
+
+
+def _rewarded_samples(value: Mapping[str, Any], source: str) -> list[dict[str, Any]] | None:
+    """One object for each sample with its reward, if that is what the lists of an object are."""
+    samples, rewards = value.get("samples"), value.get("rewards")
+    if not isinstance(samples, list) or not isinstance(rewards, list):
+        return None
+    if len(samples) != len(rewards):
+        raise DataError(
+            f"Source '{source}' has {len(samples)} samples but {len(rewards)} rewards; write one reward for "
+            "each sample."
+        )
+    return [{"sample": sample, "reward": reward} for sample, reward in zip(samples, rewards, strict=True)]
 
 
 def _json_sequence(

@@ -85,6 +85,24 @@ LAYOUTS: tuple[Layout, ...] = (
     _layout("chosen-rejected", transcripts.chosen_rejected, "chosen rejected"),
     _layout("taskmaster-reward", single_records.taskmaster_reward, "context generation reward"),
     _layout("prompt-completion-label", single_records.prompt_completion_label, "prompt completion label"),
+    _layout(
+        "prompt-completion-reward",
+        single_records.prompt_completion_reward,
+        "prompt completion reward",
+        "prompt completion score",
+        "prompt response reward",
+        "prompt response score",
+        looks_right=single_records.is_rewarded,
+    ),
+    # A column 'score' beside 'text' is as often a quality filter's, on plain text for pre-training.
+    _layout(
+        "sample-reward",
+        single_records.sample_reward,
+        "sample reward",
+        "sample score",
+        "text reward",
+        looks_right=single_records.is_rewarded,
+    ),
     _layout("messages", single_records.messages, "messages", "conversations"),
     _layout(
         "instruction-context-response", single_records.instruction_context_response, "instruction response"

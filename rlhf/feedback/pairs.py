@@ -113,7 +113,7 @@ def votes_from_ratings(scores: Iterable[Score], gap: float, most: int) -> tuple[
     margin is the difference. Of more than ``most`` pairs of a prompt, those furthest apart are kept."""
     votes: list[Vote] = []
     left_out: Counter[str] = Counter()
-    for (prompt, _), means in _means(scores).items():
+    for (prompt, _), means in mean_scores(scores).items():
         found = []
         for one, two in itertools.combinations(sorted(means), 2):
             (rating_one, id_one), (rating_two, id_two) = means[one], means[two]
@@ -136,7 +136,7 @@ def votes_from_labels(scores: Iterable[Score], most: int) -> tuple[list[Vote], C
     about equally often."""
     votes: list[Vote] = []
     left_out: Counter[str] = Counter()
-    for (prompt, _), means in _means(scores).items():
+    for (prompt, _), means in mean_scores(scores).items():
         good = [response for response in sorted(means) if means[response][0] > 0.5]
         bad = [response for response in sorted(means) if means[response][0] < 0.5]
         left_out["as many good as bad labels"] += len(means) - len(good) - len(bad)
@@ -153,7 +153,7 @@ def votes_from_labels(scores: Iterable[Score], most: int) -> tuple[list[Vote], C
     return votes, +left_out
 
 
-def _means(scores: Iterable[Score]) -> Mapping[tuple[str, str], dict[str, tuple[float, str]]]:
+def mean_scores(scores: Iterable[Score]) -> Mapping[tuple[str, str], dict[str, tuple[float, str]]]:
     """Mean value and smallest record id by (prompt, question) and response."""
     values: dict[tuple[str, str], dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
     for score in scores:

@@ -100,7 +100,7 @@ def fault_of(row: AnnotationRow) -> str | None:
             return "a message of the prompt is not text"
     if row.prompt and not any(message["content"].strip() for message in row.prompt):
         return "empty prompt"
-    if not row.prompt and row.kind != "demonstration":
+    if not row.prompt and row.kind not in ("demonstration", "rating"):
         return "no prompt"
     return _VALUE_CHECKS[row.kind](row)
 

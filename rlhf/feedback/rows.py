@@ -58,7 +58,8 @@ class AnnotationRow:
     text-edit      one, the original                            the rewritten text (str)
     ============== ============================================ ==========================================
 
-    Plain text for pre-training or language modelling is a ``demonstration`` with an empty prompt.
+    Plain text for pre-training or language modelling is a ``demonstration`` with an empty prompt; a
+    ``rating`` with an empty prompt is about a whole text.
     """
 
     record_id: str

@@ -24,6 +24,8 @@ LayoutName = Literal[
     "chosen-rejected",
     "taskmaster-reward",
     "prompt-completion-label",
+    "prompt-completion-reward",
+    "sample-reward",
     "messages",
     "instruction-context-response",
     "instruction-input-output",

@@ -1,8 +1,9 @@
-"""Layouts in which a record stands alone: instructions, questions, chats, labelled replies, bare prompts and
-text."""
+"""Layouts in which a record stands alone: instructions, questions, chats, labelled or rewarded replies, bare
+prompts and text."""
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from rlhf.feedback.records import BadRecordError, messages_of, parsed_json, reco
 from rlhf.feedback.rows import AnnotationRow, Message, canonical_json
 from rlhf.feedback.transcripts import completion_of, prompt_of
 
+REWARD_COLUMNS = ("reward", "score")
 PROMPT_COLUMNS = ("prompt", "instruction", "question")
 
 _ANSWER_WORDS = ("chosen", "rejected", "completion", "response", "reply", "answer", "output", "generation")
@@ -89,6 +91,55 @@ def prompt_completion_label(values: Mapping[str, Any], source: str) -> Iterator[
     yield AnnotationRow(
         record_id(values), source, prompt_of(values), responses, "label", label, annotator=_annotator(values)
     )
+
+
+def prompt_completion_reward(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """``prompt``, ``completion`` or ``response``, and ``reward`` or ``score``: a number for one answer."""
+    column = "completion" if "completion" in values else "response"
+    yield _rewarded(values, source, prompt_of(values), completion_of(values, column))
+
+
+def sample_reward(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
+    """``sample`` or ``text``, and ``reward`` or ``score``, as trlX took them: a sample is a whole text, or a
+    list of prompt and output."""
+    sample = values.get("sample", values.get("text"))
+    if isinstance(sample, str):
+        yield _rewarded(values, source, (), sample.strip())
+    elif isinstance(sample, list | tuple) and len(sample) == 2 and all(isinstance(s, str) for s in sample):
+        yield _rewarded(values, source, user_prompt(sample[0].strip()), sample[1].strip())
+    else:
+        raise BadRecordError("a sample is neither text nor a list of prompt and output")
+
+
+def is_rewarded(first_rows: list[Mapping[str, Any]]) -> bool:
+    """Whether what stands under ``reward`` or ``score`` is a number wherever it is given."""
+    found = [_reward_of(row) for row in first_rows]
+    return any(isinstance(value, float) for value in found) and "" not in found
+
+
+def _rewarded(
+    values: Mapping[str, Any], source: str, prompt: tuple[Message, ...], completion: str
+) -> AnnotationRow:
+    reward = _reward_of(values)
+    if not isinstance(reward, float):
+        raise BadRecordError("the reward is missing or not a number")
+    if not prompt and not completion:
+        raise BadRecordError("empty text")
+    return AnnotationRow(
+        record_id(values), source, prompt, (completion,), "rating", reward, "reward", _annotator(values)
+    )
+
+
+def _reward_of(values: Mapping[str, Any]) -> float | str | None:
+    """The reward as a number, None where there is none, and empty text for what is no finite number."""
+    value = next((values[column] for column in REWARD_COLUMNS if values.get(column) is not None), None)
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return ""
+    return number if math.isfinite(number) and not isinstance(value, bool) else ""
 
 
 def taskmaster_reward(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:

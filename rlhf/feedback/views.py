@@ -19,6 +19,7 @@ from rlhf.feedback.pairs import (
     Score,
     Vote,
     edit_distance,
+    mean_scores,
     settle,
     votes_from_labels,
     votes_from_ranking,
@@ -53,6 +54,16 @@ COMPARISONS_SCHEMA = pa.schema(
         ("record_id", pa.string()),
     ]
 )
+RATINGS_SCHEMA = pa.schema(
+    [
+        ("prompt", _MESSAGES),
+        ("completion", _MESSAGES),
+        ("rating", pa.float64()),
+        ("question", pa.string()),
+        ("fold", pa.int64()),
+        ("record_id", pa.string()),
+    ]
+)
 PROMPTS_SCHEMA = pa.schema([("prompt", _MESSAGES), ("record_id", pa.string())])
 TEXT_SCHEMA = pa.schema([("text", pa.string())])
 
@@ -69,6 +80,9 @@ class Views:
     comparisons: datasets.DatasetDict
     """``prompt``, ``chosen``, ``rejected``, ``weight``, ``margin``, ``agreement``, ``fold``,
     ``record_id``."""
+    ratings: datasets.DatasetDict
+    """``prompt`` (empty where a whole text was rated), ``completion``, ``rating`` (the mean of its
+    annotators'), ``question``, ``fold``, ``record_id``."""
     prompts: datasets.DatasetDict
     """``prompt``, ``record_id``: every prompt once, whatever its rows are."""
     text: datasets.DatasetDict
@@ -98,6 +112,8 @@ class _Material:
     """Text by its hash."""
     votes: list[Vote] = field(default_factory=list)
     ratings: list[Score] = field(default_factory=list)
+    rated_texts: dict[str, str] = field(default_factory=dict)
+    """Rated texts without a prompt, by their hash."""
     labels: list[Score] = field(default_factory=list)
     incoming: dict[tuple[str, str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Number of rows by annotator, by (source, kind, status)."""
@@ -118,14 +134,15 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
     """
     material = _take_apart(table.to_pylist(), settings)
     sides: dict[str, Split] = {key: split_of_key(key, settings) for key in material.prompts}
-    text_sides: dict[str, Split] = {key: split_of_key(key, settings) for key in material.texts}
+    all_texts = material.texts | material.rated_texts
+    text_sides: dict[str, Split] = {key: split_of_key(key, settings) for key in all_texts}
     copies = frozenset[str]()
     if settings.near_duplicate_threshold is not None:
         joined = {
             key: "\n".join(m["content"] for m in prompt.messages) for key, prompt in material.prompts.items()
         }
         copies = _copies(joined, sides, settings.near_duplicate_threshold) | _copies(
-            material.texts, text_sides, settings.near_duplicate_threshold
+            all_texts, text_sides, settings.near_duplicate_threshold
         )
     pairs = _pairs(material, settings)
     views = _assemble(material, pairs, sides, text_sides, copies, settings)
@@ -208,6 +225,9 @@ def _take_row(material: _Material, key: str, record: dict[str, Any], settings: D
                 key, responses, value, identity, settings.pairs_from_rankings
             )
         case "rating":
+            if not key:
+                key = text_key(responses[0])
+                material.rated_texts[key] = responses[0]
             material.ratings.append(Score(key, record["question"], responses[0], float(value), identity))
         case "label":
             label = str(value).strip().lower()
@@ -331,6 +351,25 @@ def _assemble(
                     },
                 )
                 for pair in pairs
+            ),
+        ),
+        "ratings": splits_of(
+            "ratings",
+            RATINGS_SCHEMA,
+            (
+                (
+                    key,
+                    {
+                        "prompt": prompts[key].messages if key in prompts else [],
+                        "completion": _reply(response),
+                        "rating": rating,
+                        "question": question,
+                        "fold": fold_of_key(key, settings.folds, settings.split_salt),
+                        "record_id": record_id,
+                    },
+                )
+                for (key, question), rated in mean_scores(material.ratings).items()
+                for response, (rating, record_id) in sorted(rated.items())
             ),
         ),
         "prompts": splits_of(

@@ -1,12 +1,14 @@
-"""A reward model from comparisons: TRL's ``RewardTrainer`` with weights, margins and honest figures.
+"""A reward model from comparisons: TRL's ``RewardTrainer`` with weights, margins and honest figures. Or from
+ratings, which are ``rlhf.training.reward_ratings``'s business.
 
 Judged on the test split beside two baselines that know nothing of meaning. One of three is trained at a time:
-which fold of the comparisons and which seed is the caller's.
+which fold and which seed is the caller's.
 """
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,7 +43,9 @@ from rlhf.training.arguments import (
 )
 from rlhf.training.callbacks import DevEvaluation, SinkCallback
 from rlhf.training.lora import lora_config
-from rlhf.training.rows import EncodedRows, completion_text, encode_pairs, pair_scores
+from rlhf.training.reward_ratings import ratings_task
+from rlhf.training.reward_task import RewardTask, held_out, rows_of_fold
+from rlhf.training.rows import completion_text, encode_pairs, pair_scores
 from rlhf.training.settings import RewardModelSettings
 
 logger = logging.getLogger(__name__)
@@ -123,7 +127,7 @@ class PreferenceTrainer(RewardTrainer):
 
 def train_reward_model(
     base: Path,
-    comparisons: DatasetDict,
+    judgements: DatasetDict,
     settings: RewardModelSettings,
     output_dir: Path,
     *,
@@ -132,21 +136,27 @@ def train_reward_model(
     sink: MetricSink | None = None,
     prefix: str = "reward/",
 ) -> ModelDirectory:
-    """Train a scalar reward model on the comparisons of one fold.
+    """Train a scalar reward model on the comparisons of one fold, or on its ratings.
 
     Args:
         base: directory of a decoder (the SFT policy, as a rule) or an encoder, with its tokenizer.
-        comparisons: splits ``train``, ``dev``, ``test``; columns ``prompt``, ``chosen``, ``rejected``, and
-            ``fold``, ``weight``, ``margin`` where they are used.
+        judgements: splits ``train``, ``dev``, ``test``. For ``objective: pairwise`` the columns ``prompt``,
+            ``chosen``, ``rejected``, and ``weight``, ``margin`` where they are used; for ``regression``
+            ``prompt``, ``completion``, ``rating`` and, if there are several, ``question``. ``fold`` with a
+            fold.
         fold: train on the rows of this fold; all of them by default. Dev and test are never split by fold.
         seed: of the score head and row order.
         prefix: of the metrics' names, such as ``reward/proxy/``.
 
     Returns:
-        The sealed reward model (or adapter). Metrics: ``test/accuracy`` with its Wilson 95 % interval
-        ``test/accuracy_low`` and ``…_high``, ``test/longer_wins_accuracy``, ``test/bag_of_words_accuracy``,
-        ``eval/accuracy``, ``eval/loss`` and ``eval/reward_mean``, ``eval/reward_std`` on dev, ``train/…``,
-        ``data/…``. A split without pairs has no figures.
+        The sealed reward model (or adapter). Metrics of pairs: ``test/accuracy`` with its Wilson 95 %
+        interval ``test/accuracy_low`` and ``…_high``, ``test/longer_wins_accuracy``,
+        ``test/bag_of_words_accuracy``, ``eval/accuracy``. Metrics of ratings, in their unit:
+        ``test/pearson``, ``test/spearman``, ``test/r2`` and ``test/rmse`` with bootstrap intervals, the same
+        with ``test/mean_…`` and ``test/bag_of_words_…`` for the baselines, ``eval/pearson`` and so on. Of
+        both: ``eval/loss``, ``eval/reward_mean`` and ``eval/reward_std`` on dev, ``train/…``, ``data/…``. A
+        split without rows has no figures. The outputs of a model of ratings are standardised; ``rating_mean``
+        and ``rating_std`` in its settings lead back.
 
     Raises:
         ConfigError: settings that contradict the base model or the machine.
@@ -157,7 +167,6 @@ def train_reward_model(
     require_new(output_dir)
     base = require_base(base, "reward model's base")
     options = quantization_options(settings.lora)
-    train_rows = _fold(comparisons, fold)
     tokenizer = load_tokenizer(base)
     added = install_template(tokenizer, settings.template) + ensure_pad_token(tokenizer, settings.pad_token)
     refuse_added_tokens(added, settings.lora, "reward_model")
@@ -166,24 +175,8 @@ def train_reward_model(
     fit_model(model, tokenizer)
     check_length(settings.max_length, model.config, "reward_model")
 
-    train = encode_pairs(
-        train_rows,
-        tokenizer,
-        max_length=settings.max_length,
-        weights=settings.use_weights,
-        margins=settings.use_margins,
-    )
-    if train.dropped:
-        logger.warning(
-            "%d of %d pairs have a side over reward_model.max_length %d and were left out.",
-            train.dropped, len(train_rows), settings.max_length,
-        )  # fmt: skip
-    if not len(train.dataset) or (settings.use_weights and not any(train.dataset["weight"])):
-        raise DataError(
-            f"None of {len(train_rows)} training pairs can be used ({train.dropped} are longer than "
-            "reward_model.max_length, the rest have weight 0); raise the limit or check the weights."
-        )
-    dev, test = (_held_out(comparisons, split, tokenizer, settings.max_length) for split in ("dev", "test"))
+    choose_task = ratings_task if settings.objective == "regression" else pairs_task
+    task = choose_task(judgements, settings, model, tokenizer, fold)
 
     recording = RecordingSink(sink or NullSink())
     record: dict[str, Any] = {
@@ -191,6 +184,7 @@ def train_reward_model(
         "seed": seed,
         "fold": fold,
         "base": base_record(base),
+        **task.record,
     }
     recording.log_params(
         {f"{prefix}seed": seed, f"{prefix}fold": fold}
@@ -210,31 +204,25 @@ def train_reward_model(
 
         choose_attention(model, arguments, settings.max_length)
 
-        def evaluate(split: EncodedRows | None, name: str) -> Callable[[PreTrainedModel], dict[str, float]]:
-            def figures(current: PreTrainedModel) -> dict[str, float]:
-                if split is None:
-                    return {}
-                with autocast_like(arguments):
-                    return _figures(*pair_scores(current, split.dataset, tokenizer.pad_token_id), name)
-
-            return figures
+        def evaluate(current: PreTrainedModel, split: str) -> dict[str, float]:
+            with autocast_like(arguments):
+                return task.figures(current, split)
 
         dev_evaluation = DevEvaluation(
-            evaluate(dev, "eval"), times=settings.evaluations, sink=recording, prefix=prefix
+            partial(evaluate, split="dev"), times=settings.evaluations, sink=recording, prefix=prefix
         )
-        trainer = PreferenceTrainer(
+        trainer = task.trainer(
             model,
             arguments,
-            train_dataset=train.dataset,
+            train_dataset=task.train.dataset,
             processing_class=tokenizer,
-            data_collator=PreferenceCollator(pad_token_id=tokenizer.pad_token_id),
+            data_collator=task.collator,
             callbacks=[SinkCallback(recording, prefix), dev_evaluation],
             peft_config=lora_config(settings.lora, "reward") if settings.lora else None,
         )
-        metrics = run_trainer(trainer, settings) | train.counts | dev_evaluation.latest
+        metrics = run_trainer(trainer, settings) | task.train.counts | dev_evaluation.latest
         trained = trained_model(trainer)
-        metrics |= evaluate(test, "test")(trained.eval())
-        metrics |= _baselines(train_rows, comparisons)
+        metrics |= evaluate(trained.eval(), "test") | task.baselines()
         recording.log_metrics(
             {prefix + name: value for name, value in metrics.items() if name.startswith("test/")},
             int(metrics["train/steps"]),
@@ -251,28 +239,67 @@ def train_reward_model(
         return merge_adapter(adapter, base, output_dir) if settings.lora.merge else adapter
 
 
-def _fold(comparisons: DatasetDict, fold: int | None) -> Dataset:
-    rows = comparisons["train"] if "train" in comparisons else Dataset.from_dict({})
-    if fold is not None and len(rows):
-        if "fold" not in rows.column_names:
-            raise DataError("Comparisons have no fold column; prepare the view anew or train on all rows.")
-        rows = rows.select([index for index, value in enumerate(rows["fold"]) if value == fold])
-    if not len(rows):
-        where = "" if fold is None else f" in fold {fold}"
+def pairs_task(
+    comparisons: DatasetDict,
+    settings: RewardModelSettings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    fold: int | None,
+) -> RewardTask:
+    """The likelihood of the comparisons.
+
+    Raises:
+        DataError: nothing to train on, or columns are missing.
+    """
+    rows = rows_of_fold(
+        comparisons,
+        fold,
+        what="comparisons",
+        remedy="add comparisons, lower the number of folds, or, where the feedback is rewards of single "
+        "answers, set reward_model.objective to regression",
+    )
+    train = encode_pairs(
+        rows,
+        tokenizer,
+        max_length=settings.max_length,
+        weights=settings.use_weights,
+        margins=settings.use_margins,
+    )
+    if train.dropped:
+        logger.warning(
+            "%d of %d pairs have a side over reward_model.max_length %d and were left out.",
+            train.dropped, len(rows), settings.max_length,
+        )  # fmt: skip
+    if not len(train.dataset) or (settings.use_weights and not any(train.dataset["weight"])):
         raise DataError(
-            f"There are no training comparisons{where}; add comparisons or lower the number of folds."
+            f"None of {len(rows)} training pairs can be used ({train.dropped} are longer than "
+            "reward_model.max_length, the rest have weight 0); raise the limit or check the weights."
         )
-    return rows
+    splits = {
+        split: held_out(
+            comparisons,
+            split,
+            lambda of: encode_pairs(of, tokenizer, max_length=settings.max_length),
+            what="comparisons",
+        )
+        for split in ("dev", "test")
+    }
 
+    def figures(current: PreTrainedModel, split: str) -> dict[str, float]:
+        pairs = splits[split]
+        if pairs is None:
+            return {}
+        scores = pair_scores(current, pairs.dataset, tokenizer.pad_token_id)
+        return _figures(*scores, "eval" if split == "dev" else "test")
 
-def _held_out(
-    comparisons: DatasetDict, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> EncodedRows | None:
-    if split not in comparisons or not len(comparisons[split]):
-        logger.warning("There are no comparisons in the %s split; its figures are left out.", split)
-        return None
-    encoded = encode_pairs(comparisons[split], tokenizer, max_length=max_length)
-    return encoded if len(encoded.dataset) else None
+    return RewardTask(
+        train=train,
+        trainer=PreferenceTrainer,
+        collator=PreferenceCollator(pad_token_id=tokenizer.pad_token_id),
+        figures=figures,
+        baselines=lambda: _baselines(rows, comparisons),
+        record={},
+    )
 
 
 def _figures(chosen: Sequence[float], rejected: Sequence[float], name: str) -> dict[str, float]:

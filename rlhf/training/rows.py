@@ -153,6 +153,33 @@ def encode_pairs(
     return EncodedRows(Dataset.from_dict(encoded), overlong, overlong)
 
 
+def encode_ratings(rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> EncodedRows:
+    """Ratings (``prompt``, text or chat turns, empty for a whole text; ``completion``; ``rating``) as token
+    ids.
+
+    A row over ``max_length`` is left out: a cut answer would be judged without its end.
+
+    Returns:
+        Columns ``input_ids``, ``rating`` (in the data's units) and ``length``.
+
+    Raises:
+        DataError: a column is missing, or a completion is not one assistant turn.
+    """
+    if missing := {"prompt", "completion", "rating"} - set(rows.column_names):
+        raise DataError(f"Ratings lack the columns {', '.join(sorted(missing))}; prepare the view anew.")
+    encoded: dict[str, list[Any]] = {"input_ids": [], "rating": [], "length": []}
+    overlong = 0
+    for index, row in enumerate(rows):
+        text = completion_text(row["completion"], str(row.get("record_id", index)))
+        ids = encode_conversation(tokenizer, row["prompt"] or "", text)
+        if len(ids) > max_length:
+            overlong += 1
+            continue
+        for name, value in zip(encoded, (ids, float(row["rating"]), len(ids)), strict=True):
+            encoded[name].append(value)
+    return EncodedRows(Dataset.from_dict(encoded), overlong, overlong)
+
+
 @torch.inference_mode()
 def token_loss(
     model: PreTrainedModel, rows: Dataset, pad_token_id: int, *, token_budget: int = 8192
@@ -174,20 +201,28 @@ def token_loss(
     return (total / count if count else 0.0), count
 
 
-@torch.inference_mode()
 def pair_scores(
     model: PreTrainedModel, pairs: Dataset, pad_token_id: int, *, token_budget: int = 16384
 ) -> tuple[list[float], list[float]]:
     """Rewards of the chosen and of the rejected side of each pair, in order."""
-    device = next(model.parameters()).device
     ids = pairs["chosen_ids"][:] + pairs["rejected_ids"][:]
+    scores = sequence_scores(model, ids, pad_token_id, token_budget=token_budget)
+    return scores[: len(pairs)], scores[len(pairs) :]
+
+
+@torch.inference_mode()
+def sequence_scores(
+    model: PreTrainedModel, ids: Sequence[Sequence[int]], pad_token_id: int, *, token_budget: int = 16384
+) -> list[float]:
+    """Rewards of token sequences, in order."""
+    device = next(model.parameters()).device
     scores = [0.0] * len(ids)
     for bucket in length_buckets([len(row) for row in ids], token_budget):
         inputs, mask = _masked([ids[i] for i in bucket], pad_token_id, device)
         logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits
         for index, score in zip(bucket, logits.squeeze(-1).float().tolist(), strict=True):
             scores[index] = score
-    return scores[: len(pairs)], scores[len(pairs) :]
+    return scores
 
 
 def _masked(

@@ -189,20 +189,27 @@ class SFTSettings(TrainerSettings):
 
 
 class RewardModelSettings(TrainerSettings):
-    """A scalar reward model from comparisons, by the Bradley-Terry likelihood."""
+    """A scalar reward model: from comparisons by the Bradley-Terry likelihood, or from ratings by least
+    squares."""
 
+    objective: Literal["pairwise", "regression"] = "pairwise"
+    """What is learnt: ``pairwise``, to prefer the chosen to the rejected answer; ``regression``, the rating
+    of a single answer, scaled to mean 0 and standard deviation 1."""
+    rating_question: str | None = None
+    """Question whose ratings ``regression`` learns. Unset: the only one that was asked."""
     template: Template = "keep"
     """Chat template, as in supervised fine-tuning; ``keep`` when the base is the SFT model."""
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-5)
     """Optimizer and learning-rate schedule."""
     use_weights: bool = False
     """Weigh each pair's loss by its ``weight`` column; weights are scaled to a mean of one, 0 ignores a
-    pair."""
+    pair. For ``pairwise`` only."""
     use_margins: bool = False
-    """Ask for a difference of at least the ``margin`` column (Llama 2, arXiv:2307.09288, eq. 2)."""
+    """Ask for a difference of at least the ``margin`` column (Llama 2, arXiv:2307.09288, eq. 2). For
+    ``pairwise`` only."""
     center_rewards_coefficient: float | None = Field(default=0.01, ge=0)
     """Weight of the squared sum of both rewards, which keeps rewards around zero (Eisenstein et al. 2023,
-    arXiv:2312.09244, eq. 2)."""
+    arXiv:2312.09244, eq. 2). Without effect on ``regression``, whose targets have mean 0."""
     disable_dropout: bool = True
     """Train without dropout, so that the two sides of a pair are scored by the same network."""
     lora: LoRASettings | None = None
@@ -210,6 +217,14 @@ class RewardModelSettings(TrainerSettings):
     pad_token: str | None = None
     """Token for padding, when the tokenizer has none of its own. Default: a token unlike EOS is found or
     added."""
+
+    @model_validator(mode="after")
+    def _settings_are_of_the_objective(self) -> Self:
+        if self.objective == "regression" and (self.use_weights or self.use_margins):
+            raise ValueError("use_weights and use_margins belong to objective pairwise; leave them out")
+        if self.objective == "pairwise" and self.rating_question is not None:
+            raise ValueError("rating_question belongs to objective regression; leave it out")
+        return self
 
 
 def is_local(model: str) -> bool:

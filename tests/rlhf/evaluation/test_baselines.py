@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf.errors import DataError
-from rlhf.evaluation.baselines import BagOfWords, longer_wins_accuracy
+from rlhf.evaluation.baselines import BagOfWords, BagOfWordsRidge, longer_wins_accuracy
 
 POLITE = [(f"Dear customer {i}, we are sorry", f"No. Your problem {i}, go away") for i in range(20)]
 
@@ -36,3 +36,13 @@ def test_no_pairs_and_no_words_are_errors() -> None:
         longer_wins_accuracy([])
     with pytest.raises(DataError, match="no words"):
         BagOfWords.fit([("!!", "??")])
+
+
+def test_the_ridge_learns_which_words_are_rated_high_and_falls_back_on_the_mean() -> None:
+    texts = [f"{word} reply {n}" for n in range(20) for word in ("kind", "rude")]
+    ridge = BagOfWordsRidge.fit(texts, [4.0, 2.0] * 20)
+    kind, rude, neither = ridge.predict(["a kind word", "a rude word", "hm"])
+    assert kind > 3.5 > 2.5 > rude
+    assert neither == pytest.approx(3.0, abs=0.2)
+    with pytest.raises(DataError, match="no words"):
+        BagOfWordsRidge.fit(["!", "?"], [1.0, 2.0])

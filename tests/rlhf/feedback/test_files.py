@@ -52,6 +52,17 @@ def test_json_may_be_a_list_a_wrapped_list_or_lines(tmp_path: Path, text: str) -
     assert [values for _, values in records] == [{"a": 1}, {"a": 2}]
 
 
+def test_the_two_lists_of_samples_and_rewards_are_one_record_for_each_sample(tmp_path: Path) -> None:
+    text = '{"samples": ["a", ["b", "c"]], "rewards": [1, 0.5]}'
+    records = read(written(tmp_path / "x.json", text.encode()))
+    assert [values for _, values in records] == [
+        {"sample": "a", "reward": 1},
+        {"sample": ["b", "c"], "reward": 0.5},
+    ]
+    with pytest.raises(DataError, match="1 samples but 2 rewards"):
+        read(written(tmp_path / "y.json", b'{"samples": ["a"], "rewards": [1, 2]}'))
+
+
 def test_bad_json_lines_are_refused_one_by_one_with_their_line(tmp_path: Path) -> None:
     lines = [
         b'{"a": "fine"}',

@@ -75,6 +75,19 @@ EXAMPLES: list[tuple[str, dict[str, Any], list[tuple[tuple[str, ...], tuple[str,
         [(USER, ("a", "b"), "comparison", 0)],
     ),
     (
+        "prompt-completion-reward",
+        {"prompt": "Hi", "completion": "a", "reward": 0.5},
+        [(USER, ("a",), "rating", 0.5)],
+    ),
+    (
+        "prompt-completion-reward",
+        {"prompt": [{"role": "user", "content": "Hi"}], "response": "a", "score": "-2"},
+        [(USER, ("a",), "rating", -2.0)],
+    ),
+    ("sample-reward", {"sample": "Hi there", "reward": 1}, [((), ("Hi there",), "rating", 1.0)]),
+    ("sample-reward", {"sample": ["Hi", "a"], "score": 1.5}, [(USER, ("a",), "rating", 1.5)]),
+    ("sample-reward", {"text": "Hi there", "reward": "3"}, [((), ("Hi there",), "rating", 3.0)]),
+    (
         "chosen-rejected",
         {"chosen": "\n\nHuman: Hi\n\nAssistant: a", "rejected": "\n\nHuman: Hi\n\nAssistant: b"},
         [(USER, ("a", "b"), "comparison", 0)],
@@ -188,6 +201,37 @@ def test_a_named_layout_needs_its_columns() -> None:
 )
 def test_the_nearest_layout_is_the_one_a_person_would_name(columns: set[str], name: str) -> None:
     assert nearest_layout(frozenset(columns)).name == name
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"sample": "Hi", "reward": None}, "reward is missing"),
+        ({"sample": "Hi", "reward": "nan"}, "not a number"),
+        ({"sample": "Hi", "reward": True}, "not a number"),
+        ({"sample": "  ", "reward": 1}, "empty text"),
+        ({"sample": ["Hi", "a", "b"], "reward": 1}, "neither text nor a list of prompt and output"),
+    ],
+)
+def test_a_sample_without_text_or_number_is_refused(record: dict[str, Any], reason: str) -> None:
+    (refused,) = BY_NAME["sample-reward"].read([Record(1, record)], "s")
+    assert isinstance(refused, Quarantined)
+    assert reason in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("record", "layout"),
+    [
+        ({"text": "a page", "score": 0.98}, "text"),
+        ({"text": "a page", "reward": "gold medal"}, "text"),
+        ({"prompt": "Hi", "completion": "a", "score": "n/a"}, "prompt-completion"),
+        ({"prompt": "Hi", "completion": "a", "score": 3, "label": True}, "prompt-completion-label"),
+    ],
+)
+def test_only_numbers_that_are_meant_as_rewards_are_taken_for_them(
+    record: dict[str, Any], layout: str
+) -> None:
+    assert choose_layout("s", [record]).name == layout
 
 
 def test_a_lone_surrogate_is_refused_not_raised() -> None:

@@ -16,7 +16,7 @@ from rlhf.feedback.splits import SPLITS, fold_of, split_of
 from rlhf.feedback.views import Views, prepare
 
 ALL_TRAIN = DatasetSettings(test_fraction=0, dev_fraction=0, near_duplicate_threshold=None)
-VIEWS = ("demonstrations", "comparisons", "prompts", "text")
+VIEWS = ("demonstrations", "comparisons", "ratings", "prompts", "text")
 
 
 def row(kind: str, value: Any, *responses: str, prompt: str = "Hi", **more: Any) -> AnnotationRow:
@@ -113,6 +113,42 @@ def test_the_latest_judgement_of_an_annotator_replaces_the_earlier_ones() -> Non
     assert views(*nameless, row("demonstration", "x")).report.data["left_out"]["comparisons"] == {
         "no majority": 1
     }
+
+
+def test_ratings_are_averaged_over_annotators_but_not_over_questions() -> None:
+    made = views(
+        row("rating", 5, "a", question="tone", annotator="ada"),
+        row("rating", 2, " a ", question="tone", annotator="ben", record_id="q"),
+        row("rating", 1, "a", question="truth", annotator="ada"),
+        row("rating", 4, "", question="tone"),
+    )
+    columns = ("prompt", "completion", "rating", "question", "record_id")
+    assert texts(made.ratings["train"], *columns) == [
+        ("Hi", "", 4.0, "tone", "r"),
+        ("Hi", "a", 3.5, "tone", "q"),
+        ("Hi", "a", 1.0, "truth", "r"),
+    ]
+    assert made.ratings["train"]["fold"][:] == [fold_of([Message(role="user", content="Hi")], 2, "")] * 3
+
+
+def test_a_rated_text_has_no_prompt_and_is_compared_with_nothing() -> None:
+    made = views(row("rating", 5, "a good text", prompt=""), row("rating", 1, "a bad text", prompt=""))
+    assert sorted(made.ratings["train"]["rating"]) == [1.0, 5.0]
+    assert made.ratings["train"]["prompt"][:] == [[], []]
+    assert [len(view["train"]) for view in (made.comparisons, made.prompts, made.text)] == [0, 0, 0]
+
+
+def test_rated_texts_are_split_by_their_text_and_copies_of_test_are_left_out() -> None:
+    rated = [row("rating", n % 7, f"text {n} about {n * n}", prompt="") for n in range(60)]
+    how = ALL_TRAIN.model_copy(update={"test_fraction": 0.3})
+    first, again = (prepare(to_table(rows), how) for rows in (rated, rated[::-1]))
+    assert content(first)["ratings"] == content(again)["ratings"]
+    assert len(first.ratings["test"]) > 5
+    kept = texts(first.ratings["test"], "completion")[0][0]
+    closer = how.model_copy(update={"near_duplicate_threshold": 0.8})
+    copies = [row("rating", 1, f"{kept}{'.' * n}", prompt="") for n in range(1, 6)]
+    made = prepare(to_table([*rated, *copies]), closer)
+    assert not [t for (t,) in texts(made.ratings["train"], "completion") if t.startswith(kept + ".")]
 
 
 def test_rankings_ratings_labels_and_edits_become_comparisons() -> None:
