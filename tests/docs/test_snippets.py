@@ -13,6 +13,7 @@ from ops.environment import PROJECT_ROOT
 from ops.run_config import validate
 from rlhf.feedback.ingest import ingest
 from rlhf.feedback.settings import LAYOUT_NAMES, CustomSource, FeedbackSettings
+from rlhf.models.rewards import FunctionReward
 from rlhf.training.pretrain import pretrain
 from rlhf.training.settings import ArchitectureSettings, PretrainSettings
 
@@ -69,6 +70,15 @@ def test_the_library_page_trains_a_policy_from_feedback_to_evaluation(
     assert (tmp_path / "runs/ppo/policy/model.safetensors").exists()
     assert "<svg" not in (tmp_path / "data.html").read_text()
     assert "win rate" in (tmp_path / "evaluation.html").read_text()
+
+
+def test_the_function_of_the_rewards_page_is_a_reward(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(DOCS / "rewards.md", tmp_path, tiny_model, monkeypatch)
+    (tmp_path / "snippet_rewards.py").write_text(snippets(DOCS / "rewards.md", "python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert FunctionReward("snippet_rewards:brevity")(["Hi"], ["one two"]) == [-0.04]
 
 
 def test_the_source_class_of_the_feedback_page_is_one_that_ingest_reads(
