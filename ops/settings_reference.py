@@ -63,18 +63,28 @@ def reference() -> str:
     ]
     parts = [_INTRODUCTION, "## Stages\n", "\n".join([_COLUMNS, *rows]), ""]
     for name, field in model.model_fields.items():
-        for settings in _settings_in(field.annotation):
-            parts.append(f"## {name}\n")
+        kinds = _settings_in(field.annotation)
+        for settings in kinds:
+            parts.append(f"## {_place(name, field, settings)[1]}\n")
             instance = field.default if isinstance(field.default, settings) else None
-            parts += _block(name, settings, instance, level=3)
+            parts += _block(name, settings, instance, level=3, above=frozenset(kinds))
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _block(key: str, model: type[Settings], instance: Settings | None, *, level: int) -> Iterator[str]:
+def _block(
+    key: str,
+    model: type[Settings],
+    instance: Settings | None,
+    *,
+    level: int,
+    above: frozenset[type[Settings]] = frozenset(),
+) -> Iterator[str]:
     """The table of one block, then those of the blocks inside it.
 
     Args:
         instance: what the block holds when a config leaves it out: defaults may depend on its place.
+        above: blocks that have a table further up; where they nest (a mix of rewards holds rewards), it is
+            not repeated.
     """
     yield f"{_clean(inspect.getdoc(model) or '')}\n"
     values = {
@@ -88,14 +98,17 @@ def _block(key: str, model: type[Settings], instance: Settings | None, *, level:
     ]
     yield "\n".join([_COLUMNS, *rows])
     yield ""
+    blocks = {name: _settings_in(field.annotation) for name, field in model.model_fields.items()}
+    below = above.union([model], *blocks.values())
     for name, field in model.model_fields.items():
-        for inner in _settings_in(field.annotation):
+        for inner in blocks[name]:
+            if inner in above:
+                continue
             place, heading = _place(f"{key}.{name}", field, inner)
             value = values[name]
             yield f"{'#' * level} {heading}\n"
-            yield from _block(
-                place, inner, value if isinstance(value, inner) else None, level=min(level + 1, 5)
-            )
+            own = value if isinstance(value, inner) else None
+            yield from _block(place, inner, own, level=min(level + 1, 5), above=below)
 
 
 def _place(key: str, field: FieldInfo, inner: type[Settings]) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from ops.environment import PROJECT_ROOT
 from ops.run_config import parameters_model
-from ops.settings_reference import reference, type_name
+from ops.settings_reference import _block, reference, type_name
+from rlhf.models.settings_rewards import RewardSettings
+from rlhf.settings import Settings
 from rlhf.training.settings import OptimizerSettings, PretrainSettings
 
 PAGE = PROJECT_ROOT / "docs" / "settings.md"
@@ -45,6 +47,21 @@ def test_a_blocks_defaults_are_those_of_its_place() -> None:
     own = PretrainSettings().optimizer.learning_rate
     assert own != inherited
     assert f"| `{own}` |" in block
+
+
+def test_blocks_that_nest_in_themselves_have_one_table() -> None:
+    class AnyReward(Settings):
+        """A stage with a reward."""
+
+        reward: RewardSettings
+        """What is maximised."""
+
+    lines = list(_block("stage", AnyReward, None, level=3))
+    headings = [line for line in lines if line.startswith("#")]
+    assert len(headings) == len(set(headings))
+    assert "### stage.reward, `type: mix`\n" in headings
+    assert "#### stage.reward.rules.N, `type: quote`\n" in headings
+    assert [h for h in headings if "rewards" in h] == []
 
 
 def test_types_are_named_for_people() -> None:
