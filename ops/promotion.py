@@ -19,7 +19,7 @@ from rlhf.registry.promotion import PromotionDecision, PromotionOutcome
 from rlhf.registry.store import Candidate
 from rlhf.tracking import MetricSink
 
-_DATA = ("feedback", "demonstrations", "comparisons", "prompts")
+_DATA = ("feedback", "demonstrations", "comparisons", "ratings", "prompts")
 
 
 def candidate_of(

@@ -8,6 +8,7 @@ from datasets import DatasetDict
 from zenml.models import PipelineRunResponse
 
 from ops import launch
+from ops.promotion import _lineage
 from rlhf.models.directory import ModelDirectory
 from tests.pipelines.conftest import TINY, finished
 
@@ -53,3 +54,8 @@ def test_the_policy_is_trained_and_judged_without_comparisons(rewarded_run: Pipe
     metrics = report.data["metrics"]
     assert {"eval/proxy/difference_vs_sft", "eval/selection/difference_vs_sft", "eval/kl"} <= set(metrics)
     assert not [name for name in metrics if "agreement" in name]
+
+
+def test_the_policys_lineage_names_the_ratings(rewarded_run: PipelineRunResponse) -> None:
+    [ratings] = rewarded_run.steps["prepare_datasets"].outputs["ratings"]
+    assert _lineage(rewarded_run).data["ratings"] == ratings.content_hash
