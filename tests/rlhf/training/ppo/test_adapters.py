@@ -13,7 +13,7 @@ from rlhf.errors import ConfigError
 from rlhf.models.chat import Prompt
 from rlhf.models.loading import load_policy
 from rlhf.models.log_probs import collate, completion_log_probs
-from rlhf.models.rewards import RewardModelReward
+from rlhf.models.reward_classifiers import RewardModelReward
 from rlhf.models.saving import save_model
 from rlhf.tracking import NullSink
 from rlhf.training.ppo.actor_critic import ActorCritic, MovingAverage, RolloutPolicy, load_networks
