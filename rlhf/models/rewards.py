@@ -28,6 +28,7 @@ from rlhf.models.settings_rewards import (
     EnsembleRewardSettings,
     FunctionRewardSettings,
     MixRewardSettings,
+    ProxyRewardSettings,
     RewardModelRewardSettings,
     RewardSettings,
 )
@@ -202,8 +203,11 @@ class EnsembleReward:
         return (mean if self._reduce == "mean" else mean - self._k * table.std(axis=0)).tolist()
 
 
-def build_reward(settings: RewardSettings) -> Reward:
+def build_reward(settings: RewardSettings, *, proxy: Path | None = None) -> Reward:
     """The reward that a configuration describes; models are loaded here.
+
+    Args:
+        proxy: directory of the reward model that ``type: proxy`` means, anywhere in the tree.
 
     Raises:
         ConfigError, ModelError: something named in it does not exist or is of the wrong kind.
@@ -212,6 +216,15 @@ def build_reward(settings: RewardSettings) -> Reward:
         case RewardModelRewardSettings():
             return RewardModelReward(
                 settings.path, token_budget=settings.token_budget, max_length=settings.max_length
+            )
+        case ProxyRewardSettings():
+            if proxy is None:
+                raise ConfigError(
+                    "A reward of type 'proxy' means the reward model of a pipeline run, and there is none "
+                    "here; name a directory with type 'reward_model' instead."
+                )
+            return RewardModelReward(
+                proxy, token_budget=settings.token_budget, max_length=settings.max_length
             )
         case ClassifierRewardSettings():
             return ClassifierReward(
@@ -224,9 +237,11 @@ def build_reward(settings: RewardSettings) -> Reward:
         case FunctionRewardSettings():
             return FunctionReward(settings.function)
         case MixRewardSettings():
-            return MixReward([build_reward(r) for r in settings.rewards], settings.weights)
+            return MixReward([build_reward(r, proxy=proxy) for r in settings.rewards], settings.weights)
         case EnsembleRewardSettings():
-            return EnsembleReward([build_reward(r) for r in settings.rewards], settings.reduce, settings.k)
+            return EnsembleReward(
+                [build_reward(r, proxy=proxy) for r in settings.rewards], settings.reduce, settings.k
+            )
     assert_never(settings)
 
 

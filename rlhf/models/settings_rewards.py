@@ -26,6 +26,18 @@ class RewardModelRewardSettings(Settings):
     the model's positions."""
 
 
+class ProxyRewardSettings(Settings):
+    """The score of the proxy: the reward model that this very pipeline run has trained from its feedback."""
+
+    type: Literal["proxy"] = "proxy"
+    """Selects this kind of reward."""
+    token_budget: int = Field(default=16_384, ge=1)
+    """Greatest number of padded tokens in one forward pass."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Longest conversation in tokens; longer ones lose the beginning of the prompt and are counted. Unset:
+    the model's positions."""
+
+
 class ClassifierRewardSettings(Settings):
     """The score that a text classifier (sentiment, toxicity, topic) gives to one of its labels."""
 
@@ -87,6 +99,7 @@ class EnsembleRewardSettings(Settings):
 
 RewardSettings = Annotated[
     RewardModelRewardSettings
+    | ProxyRewardSettings
     | ClassifierRewardSettings
     | FunctionRewardSettings
     | MixRewardSettings

@@ -229,6 +229,22 @@ def test_rewards_are_built_from_nested_settings(reward_directory: Path, function
     assert build_reward(settings)(CHAT, ANSWERS) == pytest.approx(expected)
 
 
+def test_the_proxy_is_the_given_reward_model_wherever_it_is_named(reward_directory: Path) -> None:
+    settings = TypeAdapter(RewardSettings).validate_python(
+        {
+            "type": "mix",
+            "weights": [2.0],
+            "rewards": [
+                {"type": "ensemble", "reduce": "min", "rewards": [{"type": "proxy"}, {"type": "proxy"}]}
+            ],
+        }
+    )
+    expected = [2.0 * score for score in RewardModelReward(reward_directory)(CHAT, ANSWERS)]
+    assert build_reward(settings, proxy=reward_directory)(CHAT, ANSWERS) == pytest.approx(expected)
+    with pytest.raises(ConfigError, match="type 'proxy'"):
+        build_reward(settings)
+
+
 def test_settings_with_an_unknown_type_or_a_missing_weight_are_refused() -> None:
     adapter: TypeAdapter[object] = TypeAdapter(RewardSettings)
     with pytest.raises(ValidationError, match="reward_model"):
