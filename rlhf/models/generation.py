@@ -81,20 +81,25 @@ def generate_from_ids(
     *,
     seed: int,
     batch_size: int = 64,
+    rows: Sequence[int] | None = None,
 ) -> list[Completion]:
-    """:func:`generate` for prompts that are encoded already."""
+    """:func:`generate` for prompts that are encoded already.
+
+    Args:
+        rows: each prompt's index in the whole of which these are a part, for its random numbers.
+    """
     check_prompt_lengths(model, prompt_ids, settings)
     stop = stop_token_ids(model, tokenizer)
-    uniforms = row_uniforms(seed, len(prompt_ids), settings.max_new_tokens)
+    uniforms = row_uniforms(seed, rows or len(prompt_ids), settings.max_new_tokens)
     by_length = sorted(range(len(prompt_ids)), key=lambda i: (len(prompt_ids[i]), i))
     completions: dict[int, Completion] = {}
     with torch.inference_mode(), without_dropout(model):
         for start in range(0, len(by_length), batch_size):
-            rows = by_length[start : start + batch_size]
+            batch = by_length[start : start + batch_size]
             tokens, log_probs = _sample_batch(
-                model, [prompt_ids[i] for i in rows], uniforms[rows], settings, stop
+                model, [prompt_ids[i] for i in batch], uniforms[batch], settings, stop
             )
-            for row, ids, chosen in zip(rows, tokens, log_probs, strict=True):
+            for row, ids, chosen in zip(batch, tokens, log_probs, strict=True):
                 completions[row] = Completion(
                     prompt_ids=tuple(prompt_ids[row]),
                     token_ids=tuple(ids),
@@ -134,14 +139,15 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     return frozenset(int(i) for i in ids)
 
 
-def row_uniforms(seed: int, rows: int, length: int) -> Tensor:
+def row_uniforms(seed: int, rows: int | Sequence[int], length: int) -> Tensor:
     """Uniform numbers [rows, length] in [0, 1): row i is the prefix of a stream that only (seed, i)
-    determine.
+    determine. ``rows`` is their number, or which of them.
 
     Counter-based streams (Philox; Salmon et al., SC 2011) make this free of any order of evaluation.
     """
     # an array of its own type: a plain list of such integers would pass through floats and lose digits
-    keys = (np.array([seed % 2**64, row], dtype=np.uint64) for row in range(rows))
+    indices = range(rows) if isinstance(rows, int) else rows
+    keys = (np.array([seed % 2**64, row], dtype=np.uint64) for row in indices)
     streams = (np.random.Generator(np.random.Philox(key=key)) for key in keys)
     drawn = [s.random(length, dtype=np.float32) for s in streams]
     return torch.from_numpy(np.stack(drawn)).clamp_(max=_LARGEST_UNIFORM) if drawn else torch.empty(0, length)

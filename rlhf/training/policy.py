@@ -17,8 +17,10 @@ from rlhf.models.directory import ModelDirectory
 from rlhf.models.loading import load_policy, load_tokenizer
 from rlhf.models.reward_classifiers import RewardModelReward
 from rlhf.models.saving import save_model
+from rlhf.models.settings_rewards import RewardModelRewardSettings
 from rlhf.tracking import MetricSink, RecordingSink
 from rlhf.training.arguments import base_record
+from rlhf.training.ppo.launch import launch_ppo
 from rlhf.training.ppo.result import PPOResult
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
@@ -59,6 +61,7 @@ def train_policy(
 
     Raises:
         DataError: no prompts to train on, or none to pick a checkpoint by.
+        ConfigError: more processes than this machine has GPUs, or an engine that is not installed.
         TrainingError: training cannot go on; see :func:`train_ppo`.
     """
     for split in ("train", "dev"):
@@ -68,17 +71,33 @@ def train_policy(
             )
     settings = settings.model_copy(update={"seed": settings.seed + seed})
     recording = RecordingSink(sink)
-    result = train_ppo(
-        sft,
-        RewardModelReward(proxy),
-        prompts["train"]["prompt"],
-        settings,
-        output_dir=work_dir / "ppo",
-        critic=proxy if settings.critic == "separate" and _reads_the_same_tokens(proxy, sft) else None,
-        dev_prompts=prompts["dev"]["prompt"],
-        selection=RewardModelReward(selection),
-        sink=recording,
-    )
+    critic = proxy if settings.critic == "separate" and _reads_the_same_tokens(proxy, sft) else None
+    train_prompts, dev_prompts = prompts["train"]["prompt"], prompts["dev"]["prompt"]
+    if settings.processes > 1:
+        result = launch_ppo(
+            sft,
+            RewardModelRewardSettings(path=proxy),
+            train_prompts,
+            settings,
+            output_dir=work_dir / "ppo",
+            work_dir=work_dir / "processes",
+            critic=critic,
+            dev_prompts=dev_prompts,
+            selection=RewardModelRewardSettings(path=selection),
+            sink=recording,
+        )
+    else:
+        result = train_ppo(
+            sft,
+            RewardModelReward(proxy),
+            train_prompts,
+            settings,
+            output_dir=work_dir / "ppo",
+            critic=critic,
+            dev_prompts=dev_prompts,
+            selection=RewardModelReward(selection),
+            sink=recording,
+        )
     adapter = settings.lora is not None and not settings.lora.merge
     record = settings.model_dump(mode="json")
     policy = save_model(

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import Linear, LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
@@ -63,6 +64,23 @@ def adapter_off(model: PreTrainedModel) -> Iterator[None]:
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """What training changes, by name: everything, or an adapter and a score head."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def merged_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All weights with the adapter added, under the names that they have without one. The model's own stay
+    as they are, to the bit: merging in place and undoing it would leave rounding behind."""
+    weights = {
+        name.replace(".base_layer.", "."): parameter.detach()
+        for name, parameter in model.named_parameters()
+        if LoraModel.prefix not in name
+    }
+    for name, layer in model.named_modules():
+        if isinstance(layer, Linear):
+            for adapter in layer.active_adapters:
+                weights[f"{name}.weight"] = (
+                    weights[f"{name}.weight"] + layer.get_delta_weight(adapter).detach()
+                )
+    return weights
 
 
 def trunk_copy(model: PreTrainedModel, config: object, *, share: bool) -> nn.Module:

@@ -19,11 +19,17 @@ class MiniBatch:
     """The rollouts of one optimizer step, cut into micro-batches of rollout indices."""
 
     micro_batches: tuple[tuple[int, ...], ...]
+    owners: tuple[int, ...]
+    """The process that runs each micro-batch."""
 
     @property
     def rows(self) -> list[int]:
         """All rollout indices of the step."""
         return [i for batch in self.micro_batches for i in batch]
+
+    def of(self, process: int) -> list[tuple[int, ...]]:
+        """The micro-batches that a process runs."""
+        return [b for b, owner in zip(self.micro_batches, self.owners, strict=True) if owner == process]
 
 
 def derived_seed(
@@ -56,7 +62,13 @@ def prompts_of_update(
 
 
 def update_plan(
-    lengths: Sequence[int], *, epochs: int, mini_batches: int, token_budget: int, seed: int
+    lengths: Sequence[int],
+    *,
+    epochs: int,
+    mini_batches: int,
+    token_budget: int,
+    seed: int,
+    processes: int = 1,
 ) -> list[list[MiniBatch]]:
     """The optimizer steps of one update: ``epochs`` lists of ``mini_batches`` mini-batches.
 
@@ -64,17 +76,30 @@ def update_plan(
         lengths: tokens of each rollout, prompt included.
         token_budget: padded tokens of a micro-batch.
         seed: of this update; each epoch permutes the rollouts anew.
+        processes: among how many a mini-batch's rollouts are dealt. The mini-batches do not depend on it.
     """
     generator = np.random.default_rng(seed)
     plan: list[list[MiniBatch]] = []
     for _ in range(epochs):
         parts = np.array_split(generator.permutation(len(lengths)), mini_batches)
-        plan.append(
-            [
-                MiniBatch(
-                    tuple(tuple(b) for b in length_buckets(lengths, token_budget, indices=part.tolist()))
-                )
-                for part in parts
-            ]
-        )
+        plan.append([_mini_batch(lengths, part.tolist(), token_budget, processes) for part in parts])
     return plan
+
+
+def _mini_batch(lengths: Sequence[int], rows: Sequence[int], token_budget: int, processes: int) -> MiniBatch:
+    shares = _dealt(lengths, rows, processes)
+    buckets = [
+        (tuple(bucket), process)
+        for process, share in enumerate(shares)
+        for bucket in length_buckets(lengths, token_budget, indices=share)
+    ]
+    return MiniBatch(tuple(bucket for bucket, _ in buckets), tuple(process for _, process in buckets))
+
+
+def _dealt(lengths: Sequence[int], rows: Sequence[int], processes: int) -> list[list[int]]:
+    """Rows in ``processes`` shares of about equal length: dealt from the longest, forth and back."""
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    for place, row in enumerate(sorted(rows, key=lambda i: (-lengths[i], i))):
+        turn, seat = divmod(place, processes)
+        shares[processes - 1 - seat if turn % 2 else seat].append(row)
+    return shares

@@ -12,11 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.models.generation import generate_from_ids
 from rlhf.models.length_buckets import length_buckets
 from rlhf.models.log_probs import collate
-from rlhf.models.reward_protocol import Reward, checked_scores
+from rlhf.models.reward_protocol import Reward
 from rlhf.training.ppo.actor_critic import ActorCritic
 from rlhf.training.ppo.batching import derived_seed
+from rlhf.training.ppo.processes import OneProcess, Processes, own_rows
 from rlhf.training.ppo.prompts import EncodedPrompts
 from rlhf.training.ppo.result import PolicyEvaluation, Sample
+from rlhf.training.ppo.rollout import score_rows
 from rlhf.training.ppo.settings import PPOSettings
 
 
@@ -29,6 +31,7 @@ def evaluate(
     settings: PPOSettings,
     *,
     update: int,
+    processes: Processes | None = None,
 ) -> PolicyEvaluation:
     """Answer every dev prompt once and score the answers.
 
@@ -37,23 +40,27 @@ def evaluate(
     Raises:
         TrainingError: a score is not finite.
     """
-    completions = generate_from_ids(
+    processes = processes or OneProcess()
+    prompts = dev.prompts
+    rows = own_rows(len(prompts), processes)
+    own = generate_from_ids(
         models.policy,
         tokenizer,
-        dev.ids,
+        [dev.ids[i] for i in rows],
         settings.generation,
         seed=derived_seed(settings.seed, "evaluation", 0),
         batch_size=settings.generation_batch_size,
+        rows=rows,
     )
-    prompts = dev.prompts
+    completions = processes.gather(own, len(prompts))
     texts = [c.text for c in completions]
-    scores = checked_scores(reward(prompts, texts), prompts, name="the reward")
+    scores = score_rows(reward, prompts, texts, processes, name="the reward")
     chosen_by = (
         scores
         if selection is None
-        else checked_scores(selection(prompts, texts), prompts, name="the selection reward")
+        else score_rows(selection, prompts, texts, processes, name="the selection reward")
     )
-    kl, entropy = _divergence(models, [(c.prompt_ids, c.token_ids) for c in completions], settings)
+    kl, entropy = _divergence(models, [(c.prompt_ids, c.token_ids) for c in completions], settings, processes)
     count = len(completions)
     selection_mean = sum(chosen_by) / count
     return PolicyEvaluation(
@@ -77,14 +84,17 @@ def _divergence(
     models: ActorCritic,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     settings: PPOSettings,
+    processes: Processes,
 ) -> tuple[float, float]:
     """KL in nats per completion (mean of the summed log-ratios) and entropy in nats per token."""
     divergence = entropy = 0.0
-    for rows in length_buckets([len(p) + len(c) for p, c in pairs], settings.micro_batch_tokens):
+    own = own_rows(len(pairs), processes)
+    for rows in length_buckets([len(p) + len(c) for p, c in pairs], settings.micro_batch_tokens, indices=own):
         batch = collate([pairs[i] for i in rows], models.device)
         predicted = models.predict(batch, values=False, entropy=True)
         assert predicted.log_probs is not None
         assert predicted.entropy is not None
         divergence += float((predicted.log_probs - models.reference_log_probs(batch)).sum())
         entropy += float(predicted.entropy.sum())
+    divergence, entropy = processes.sum(torch.tensor([divergence, entropy], dtype=torch.float64)).tolist()
     return divergence / len(pairs), entropy / sum(len(c) for _, c in pairs)

@@ -21,7 +21,7 @@ from rlhf.training.ppo.settings import PPOSettings
 
 _ENTRY = "rlhf.training.ppo.trainer"
 _LIBRARIES = ("torch", "transformers", "peft")
-_NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints"}
+_NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "processes"}
 """Settings that may differ between a run and its continuation."""
 
 

@@ -5,7 +5,7 @@ Owns the optimizers. Does not sample, score or decide when to stop training.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from rlhf.training.ppo.batching import MiniBatch
 from rlhf.training.ppo.kl import kl_estimate
 from rlhf.training.ppo.losses import policy_loss, value_loss
 from rlhf.training.ppo.optimizers import build_optimizer
+from rlhf.training.ppo.processes import OneProcess, Processes, own_rows
 from rlhf.training.ppo.rollout import Experience, Rollouts
 from rlhf.training.ppo.settings import PPOSettings
 
@@ -45,11 +46,17 @@ class OptimizerGroup:
 
 
 class Learner:
-    """Updates actor and critic from experience."""
+    """Updates actor and critic from experience.
 
-    def __init__(self, models: ActorCritic, settings: PPOSettings) -> None:
+    Of several processes each runs its own micro-batches of a step; gradients and figures are their sums.
+    """
+
+    def __init__(
+        self, models: ActorCritic, settings: PPOSettings, processes: Processes | None = None
+    ) -> None:
         self._models = models
         self._settings = settings
+        self._processes = processes or OneProcess()
         actor = {f"policy.{n}": p for n, p in models.policy_parameters().items()}
         value = {f"critic.{n}": p for n, p in models.value_parameters().items()}
         rates = {"actor": settings.learning_rate, "critic": settings.critic_learning_rate}
@@ -114,7 +121,7 @@ class Learner:
         train_actor: bool = True,
         ptx: TokenPairs = (),
     ) -> dict[str, float]:
-        """Add a mini-batch's gradient to the parameters' ``.grad``; the loss is a mean over all its tokens.
+        """Set the parameters' ``.grad`` to a mini-batch's gradient; the loss is a mean over all its tokens.
 
         Returns:
             Means over the tokens: losses, ``clip_fraction`` and ``approx_kl`` (k3, nats per token).
@@ -122,7 +129,7 @@ class Learner:
         pairs = rollouts.pairs
         tokens = int(experience.mask[step.rows].sum())
         sums: defaultdict[str, float] = defaultdict(float)
-        for rows in step.micro_batches:
+        for rows in step.of(self._processes.rank):
             batch = collate([pairs[i] for i in rows], self._models.device)
             selected = {
                 name: tensor[list(rows)][experience.mask[list(rows)]].to(self._models.device)
@@ -149,10 +156,11 @@ class Learner:
                 assert predicted.log_probs is not None
                 loss = loss + self._actor_loss(predicted.log_probs, predicted.entropy, selected, sums)
             (loss / tokens).backward()
-        means = {name: total / tokens for name, total in sums.items()}
+        means = {name: total / tokens for name, total in self._summed(sums).items()}
         means.setdefault("approx_kl", 0.0)
         if train_actor and ptx:
             means["ptx_loss"] = self._accumulate_ptx(ptx)
+        self._processes.sum_gradients(p for group in self.groups for p in group.parameters.values())
         for name in ("policy_loss", "value_loss", "ptx_loss"):
             if not math.isfinite(means.get(name, 0.0)):
                 raise NonFiniteLossError(f"The {name.replace('_', ' ')}", step.rows)
@@ -192,14 +200,24 @@ class Learner:
         mean."""
         tokens = sum(len(completion) for _, completion in pairs)
         total = 0.0
-        for rows in length_buckets([len(p) + len(c) for p, c in pairs], self._settings.micro_batch_tokens):
+        for rows in length_buckets(
+            [len(p) + len(c) for p, c in pairs],
+            self._settings.micro_batch_tokens,
+            indices=own_rows(len(pairs), self._processes),
+        ):
             batch = collate([pairs[i] for i in rows], self._models.device)
             log_probs = self._models.predict(batch, values=False).log_probs
             assert log_probs is not None
             loss = -log_probs.sum() / tokens
             (self._settings.ptx_coefficient * loss).backward()
             total += float(loss.detach())
-        return total
+        return self._summed({"ptx_loss": total})["ptx_loss"]
+
+    def _summed(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Figures added up over the processes, which all have the same ones."""
+        names = sorted(figures)
+        totals = self._processes.sum(torch.tensor([figures[n] for n in names], dtype=torch.float64))
+        return dict(zip(names, totals.tolist(), strict=True))
 
     def _apply(self, step: MiniBatch, train_actor: bool) -> dict[str, float]:
         """Clip and step; all norms are checked before any weight moves."""

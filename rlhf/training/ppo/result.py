@@ -80,3 +80,13 @@ class PPOResult:
     """Prompts left out for their length."""
     metrics: Mapping[str, float]
     """Figures of the last update and of the chosen evaluation, by metric name."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able, samples included."""
+        return {**asdict(self), "policy_path": str(self.policy_path)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "PPOResult":
+        """The inverse of :meth:`to_json`."""
+        evaluations = tuple(PolicyEvaluation.from_json(e) for e in value["evaluations"])
+        return cls(**{**value, "policy_path": Path(value["policy_path"]), "evaluations": evaluations})

@@ -13,11 +13,13 @@ from torch.nn.utils.rnn import pad_sequence
 from rlhf.models.chat import Prompt
 from rlhf.models.generation import Completion
 from rlhf.models.log_probs import collate
+from rlhf.models.reward_protocol import Reward, checked_scores
 from rlhf.training.ppo.actor_critic import ActorCritic
 from rlhf.training.ppo.advantages import ScoreScaler, generalised_advantages, token_rewards, whiten
 from rlhf.training.ppo.batching import MiniBatch
 from rlhf.training.ppo.kl import kl_estimate
 from rlhf.training.ppo.losses import importance_weights
+from rlhf.training.ppo.processes import OneProcess, Processes, own_rows
 from rlhf.training.ppo.settings import PPOSettings
 
 
@@ -79,16 +81,23 @@ class Experience:
         return dict(vars(self))
 
 
-def estimate(models: ActorCritic, rollouts: Rollouts, first_epoch: Sequence[MiniBatch]) -> Estimates:
+def estimate(
+    models: ActorCritic,
+    rollouts: Rollouts,
+    first_epoch: Sequence[MiniBatch],
+    processes: Processes | None = None,
+) -> Estimates:
     """Recompute log-probabilities with the training forward pass, beside reference, values and entropy.
 
     It runs on the very micro-batches of the update's first epoch. Floating-point products depend on the
-    batch's shape, so only then is the ratio exactly 1 at the first optimizer step.
+    batch's shape, so only then is the ratio exactly 1 at the first optimizer step. Of several processes each
+    runs its own micro-batches, and all get all rows.
     """
     pairs = rollouts.pairs
+    processes = processes or OneProcess()
     columns: tuple[dict[int, Tensor], ...] = ({}, {}, {}, {})
     with torch.inference_mode():
-        for rows in (b for step in first_epoch for b in step.micro_batches):
+        for rows in (b for step in first_epoch for b in step.of(processes.rank)):
             batch = collate([pairs[i] for i in rows], models.device)
             predicted = models.predict(batch, entropy=True)
             found = (
@@ -100,8 +109,32 @@ def estimate(models: ActorCritic, rollouts: Rollouts, first_epoch: Sequence[Mini
             for column, values in zip(columns, found, strict=True):
                 assert values is not None
                 column.update(zip(rows, values.cpu().split(batch.sizes), strict=True))
-    # cloned outside: tensors made in inference mode cannot take part in a backward pass
-    return Estimates(*(_padded([column[i].clone() for i in range(len(pairs))]) for column in columns))
+    # cloned outside: tensors made in inference mode cannot take part in a backward pass. Another process's
+    # rows are 0 here and ours are 0 there, so that the sum is exact
+    absent = [torch.zeros(len(completion)) for _, completion in pairs]
+    return Estimates(
+        *(
+            processes.sum(_padded([column.get(i, absent[i]).clone() for i in range(len(pairs))]))
+            for column in columns
+        )
+    )
+
+
+def score_rows(
+    reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str], processes: Processes, *, name: str
+) -> list[float]:
+    """Scores of all completions, of which each process computes those of its own rows.
+
+    Raises:
+        TrainingError: a score is not finite.
+    """
+    rows = own_rows(len(prompts), processes)
+    scores = torch.zeros(len(prompts), dtype=torch.float64)
+    if rows:
+        own = [prompts[i] for i in rows]
+        found = checked_scores(reward(own, [completions[i] for i in rows]), own, name=name)
+        scores[list(rows)] = torch.tensor(found, dtype=torch.float64)
+    return processes.sum(scores).tolist()
 
 
 def shaped_scores(

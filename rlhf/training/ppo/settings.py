@@ -14,6 +14,19 @@ from rlhf.settings import Settings
 from rlhf.training.settings import LoRASettings
 
 
+class VLLMSettings(Settings):
+    """How vLLM is reached when it samples the rollouts."""
+
+    mode: Literal["colocate", "server"] = "colocate"
+    """In the training process on its GPU, or a server of its own, started with ``vllm serve``."""
+    server_url: str = "http://127.0.0.1:8000"
+    """Base URL of the server; used in server mode only."""
+    gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
+    """Share of the GPU's memory that a colocated vLLM reserves for weights and cache."""
+    sleep: bool = False
+    """Let a colocated vLLM give its memory back between rollouts, at the price of waking it for each."""
+
+
 class PPOSettings(Settings):
     """Proximal policy optimisation (Schulman et al. 2017) as used for RLHF (Ziegler et al. 2019)."""
 
@@ -36,6 +49,14 @@ class PPOSettings(Settings):
     trained."""
     generation_batch_size: int = Field(default=128, ge=1)
     """Completions decoded at once; memory and speed only."""
+    rollout_engine: Literal["own", "vllm"] = "own"
+    """What samples the rollouts: this project's own decoding loop, or vLLM (an extra, for GPUs). vLLM's
+    rollouts are not repeatable; importance weights correct for its other numerics."""
+    vllm: VLLMSettings = VLLMSettings()
+    """How vLLM is reached; unused by the own loop."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that the training stage starts on this machine to share the work: one for each GPU, or a few
+    on CPU. A run is the same for any number up to rounding."""
     max_prompt_tokens: int | None = Field(default=None, ge=1)
     """Prompts longer than this are left out, and counted. Unset: a prompt that is too long is an error."""
 
@@ -152,6 +173,12 @@ class PPOSettings(Settings):
             raise ValueError(
                 f"mini_batches ({self.mini_batches}) exceeds rollout_batch_size ({self.rollout_batch_size}); "
                 "a mini-batch needs at least one completion"
+            )
+        if self.mini_batches * self.processes > self.rollout_batch_size:
+            raise ValueError(
+                f"processes ({self.processes}) x mini_batches ({self.mini_batches}) exceeds "
+                f"rollout_batch_size ({self.rollout_batch_size}); each process needs a completion of each "
+                "mini-batch"
             )
         sampling = self.generation
         if sampling.temperature == 0 or sampling.top_k or sampling.top_p < 1:

@@ -2,7 +2,8 @@
 
     generate -> score -> advantages -> learn, and now and then evaluate and checkpoint
 
-One process holds policy, reference and critic (``actor_critic``); the reward is any callable over text.
+Each process (one, unless ``processes`` says otherwise) holds policy, reference and critic (``actor_critic``);
+the reward is any callable over text.
 Every random number is a function of seed, update and row, which is why a resumed run equals a straight one
 bit for bit. Sealing, registering and judging the result are the caller's; the checkpoint that is delivered
 is chosen by the *selection* reward, never by the one that was maximised.
@@ -20,11 +21,10 @@ import torch
 
 from rlhf.errors import ConfigError, DataError, TrainingError
 from rlhf.models.chat import Prompt, encode_completion, encode_prompt
-from rlhf.models.generation import generate_from_ids
 from rlhf.models.loading import load_policy
-from rlhf.models.reward_protocol import Reward, checked_scores
+from rlhf.models.reward_protocol import Reward
 from rlhf.tracking import MetricSink, NullSink
-from rlhf.training.ppo.actor_critic import MovingAverage, RolloutPolicy, copy_into, load_networks
+from rlhf.training.ppo.actor_critic import MovingAverage, copy_into, load_networks
 from rlhf.training.ppo.adapters import merge_trained_adapter
 from rlhf.training.ppo.advantages import ScoreScaler, explained_variance
 from rlhf.training.ppo.batching import MiniBatch, derived_seed, prompts_of_update, update_plan
@@ -43,6 +43,7 @@ from rlhf.training.ppo.failed_batch import save_failed_batch
 from rlhf.training.ppo.identity import run_identity
 from rlhf.training.ppo.kl import AdaptiveKLController, FixedKLController, KLController
 from rlhf.training.ppo.learner import Learner, NonFiniteLossError, TokenPairs
+from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes, own_rows
 from rlhf.training.ppo.prompts import encode_prompts
 from rlhf.training.ppo.result import PolicyEvaluation, PPOResult
 from rlhf.training.ppo.rollout import (
@@ -50,8 +51,10 @@ from rlhf.training.ppo.rollout import (
     Rollouts,
     build_experience,
     estimate,
+    score_rows,
     shaped_scores,
 )
+from rlhf.training.ppo.rollout_engine import rollout_engine
 from rlhf.training.ppo.selection import best_evaluation, criterion_in_words, stop_reason
 from rlhf.training.ppo.settings import PPOSettings
 
@@ -75,6 +78,9 @@ def train_ppo(
 ) -> PPOResult:
     """Improve a policy against a reward.
 
+    Started by ``torchrun`` or ``accelerate launch``, the processes share the work, and each gets the result;
+    ``output_dir`` must be the same directory for all.
+
     Args:
         policy: directory of the policy to start from; it is the reference of the KL penalty as well.
         reward: what is maximised (the proxy).
@@ -93,24 +99,27 @@ def train_ppo(
 
     Raises:
         DataError: nothing to train on, or a prompt that leaves no room for a completion.
-        ModelError, ConfigError: a model that is absent, of the wrong kind, or does not fit.
+        ModelError, ConfigError: a model that is absent, of the wrong kind, or does not fit; more processes
+            than a mini-batch has completions.
         TrainingError: a checkpoint of another run, a score or loss that is not finite.
     """
-    trainer = PPOTrainer(
-        policy,
-        reward,
-        prompts,
-        settings,
-        output_dir=output_dir,
-        policy_base=policy_base,
-        critic=critic,
-        dev_prompts=dev_prompts,
-        selection=selection,
-        demonstrations=demonstrations,
-        sink=sink or NullSink(),
-        resume=resume,
-    )
-    return trainer.train()
+    with joined_processes() as processes:
+        trainer = PPOTrainer(
+            policy,
+            reward,
+            prompts,
+            settings,
+            output_dir=output_dir,
+            policy_base=policy_base,
+            critic=critic,
+            dev_prompts=dev_prompts,
+            selection=selection,
+            demonstrations=demonstrations,
+            sink=sink or NullSink(),
+            resume=resume,
+            processes=processes,
+        )
+        return trainer.train()
 
 
 class PPOTrainer:
@@ -131,15 +140,24 @@ class PPOTrainer:
         demonstrations: Sequence[tuple[Prompt, str]] = (),
         sink: MetricSink,
         resume: bool = False,
+        processes: Processes | None = None,
     ) -> None:
         self.settings = settings
-        self._reward, self._selection, self._sink = reward, selection, sink
+        self._processes = processes or OneProcess()
+        self._reward, self._selection = reward, selection
+        self._sink = sink if self._processes.rank == 0 else NullSink()
         self._output = output_dir
         self._checkpoints = output_dir / "checkpoints"
         if not resume and has_checkpoint(self._checkpoints):
             raise TrainingError(
                 f"{self._checkpoints} holds checkpoints of an earlier run; resume it, or choose an empty "
                 "directory."
+            )
+        if settings.mini_batches * self._processes.count > settings.rollout_batch_size:
+            raise ConfigError(
+                f"{self._processes.count} processes are too many: a mini-batch has "
+                f"{settings.rollout_batch_size // settings.mini_batches} completions; raise "
+                "ppo.rollout_batch_size or start fewer."
             )
         if policy_base is not None and settings.lora is not None and not settings.lora.merge:
             raise ConfigError(
@@ -148,6 +166,9 @@ class PPOTrainer:
             )
         self._start = (policy, policy_base)
         self.models, self._tokenizer = load_networks(policy, critic, settings, policy_base=policy_base)
+        # heads and adapters may start at random, and every process must start from the same
+        started = [*self.models.policy.parameters(), *self.models.value_parameters().values()]
+        self._processes.broadcast(p for p in started if p.requires_grad)
         self._prompts = encode_prompts(self.models.policy, self._tokenizer, prompts, settings)
         self._dev = encode_prompts(self.models.policy, self._tokenizer, dev_prompts, settings)
         self._demonstrations = [
@@ -158,8 +179,8 @@ class PPOTrainer:
             raise DataError("There is no prompt to train on; add prompts or raise ppo.max_prompt_tokens.")
         if settings.ptx_coefficient > 0 and not demonstrations:
             raise DataError("ppo.ptx_coefficient needs demonstrations; give some or set it to 0.")
-        self._sampler = RolloutPolicy(self.models.policy, bf16=self.models.bf16)
-        self._learner = Learner(self.models, settings)
+        self._engine = rollout_engine(self.models, self._tokenizer, settings, self._processes)
+        self._learner = Learner(self.models, settings, self._processes)
         self._average = (
             None
             if settings.ema_decay is None
@@ -214,27 +235,28 @@ class PPOTrainer:
         chosen = prompts_of_update(
             self.update, self.settings.rollout_batch_size, len(self._prompts.ids), self.settings.seed
         )
+        rows = own_rows(len(chosen), self._processes)
         with self._timed("generate"):
-            completions = generate_from_ids(
-                self._sampler.current(),
-                self._tokenizer,
-                [self._prompts.ids[i] for i in chosen],
+            self._engine.sync(self.models.policy)
+            own = self._engine.generate(
+                [self._prompts.ids[chosen[i]] for i in rows],
                 self.settings.generation,
                 seed=derived_seed(self.settings.seed, "rollouts", self.update),
-                batch_size=self.settings.generation_batch_size,
+                rows=rows,
             )
+            completions = self._processes.gather(own, len(chosen))
         return Rollouts([self._prompts.prompts[i] for i in chosen], completions)
 
     def score(self, rollouts: Rollouts) -> list[float]:
         """The reward's raw scores."""
         with self._timed("score"):
             texts = [c.text for c in rollouts.completions]
-            return checked_scores(self._reward(rollouts.prompts, texts), rollouts.prompts, name="the reward")
+            return score_rows(self._reward, rollouts.prompts, texts, self._processes, name="the reward")
 
     def advantages(self, rollouts: Rollouts, scores: Sequence[float]) -> Experience:
         """Log-probabilities, values, rewards with the KL penalty, and advantages."""
         with self._timed("advantages"):
-            estimates = estimate(self.models, rollouts, self._plan(rollouts)[0])
+            estimates = estimate(self.models, rollouts, self._plan(rollouts)[0], self._processes)
             shaped, clipped = shaped_scores(rollouts, scores, self._scaler, self.settings)
             coefficient = self._controller.coefficient
             experience = build_experience(
@@ -243,7 +265,7 @@ class PPOTrainer:
                 shaped,
                 self.settings,
                 kl_coefficient=coefficient,
-                other_engine=self._sampler.is_copy,
+                other_engine=self._engine.other_numerics,
             )
         mask, count = experience.mask, len(scores)
         kl = float((estimates.log_probs - estimates.reference_log_probs).sum()) / count
@@ -282,9 +304,10 @@ class PPOTrainer:
                     demonstrations=self._demonstration_batches(plan),
                 )
             except NonFiniteLossError as failure:
-                path = save_failed_batch(
-                    self._output / "failed_batch", rollouts, experience, failure.rows, failure.what
-                )
+                path = self._output / "failed_batch"
+                if self._processes.rank == 0:
+                    save_failed_batch(path, rollouts, experience, failure.rows, failure.what)
+                self._processes.wait()  # a launcher ends the others as soon as one has failed
                 raise TrainingError(
                     f"{failure.what} is not finite in update {self.update}; the batch is in {path}: "
                     "lower the learning rates, or train in fp32."
@@ -305,14 +328,20 @@ class PPOTrainer:
                 self._selection,
                 self.settings,
                 update=self.update,
+                processes=self._processes,
             )
             self.evaluations.append(found)
-            if self._best() is found:
+            if self._best() is found and self._processes.rank == 0:
                 save_policy(self.models.policy, self._tokenizer, self._best_path(found.update))
         self._sink.log_metrics({f"ppo_eval/{k}": v for k, v in found.figures().items()}, self.update)
 
     def checkpoint(self) -> None:
-        """Write everything that the rest of the run depends on."""
+        """Write everything that the rest of the run depends on; process 0 does it for all."""
+        if self._processes.rank == 0:
+            self._write_checkpoint()
+        self._processes.wait()
+
+    def _write_checkpoint(self) -> None:
         tensors: dict[str, Mapping[str, torch.Tensor]] = {
             "policy": self.models.policy_parameters(),
             "critic": self.models.value_parameters(),
@@ -366,16 +395,9 @@ class PPOTrainer:
     def _deliver(self, reason: str) -> PPOResult:
         best = self._best()
         target = self._output / "policy"
-        if best is None:
-            with self._delivered_weights():
-                save_policy(self.models.policy, self._tokenizer, target)
-        chosen = target if best is None else self._best_path(best.update)
-        if self.settings.lora is not None and self.settings.lora.merge:
-            policy, base = self._start
-            full = load_policy(policy, base=base, key="policy")
-            save_policy(merge_trained_adapter(full, chosen), self._tokenizer, target)
-        elif best is not None:
-            copy_policy(chosen, target)
+        if self._processes.rank == 0:
+            self._write_policy(best, target)
+        self._processes.wait()
         evaluated = {} if best is None else {f"ppo_eval/{k}": v for k, v in best.figures().items()}
         return PPOResult(
             policy_path=target,
@@ -390,6 +412,18 @@ class PPOTrainer:
             prompts_dropped=self._prompts.dropped,
             metrics={**{f"ppo/{k}": v for k, v in self._metrics.items()}, **evaluated},
         )
+
+    def _write_policy(self, best: PolicyEvaluation | None, target: Path) -> None:
+        if best is None:
+            with self._delivered_weights():
+                save_policy(self.models.policy, self._tokenizer, target)
+        chosen = target if best is None else self._best_path(best.update)
+        if self.settings.lora is not None and self.settings.lora.merge:
+            policy, base = self._start
+            full = load_policy(policy, base=base, key="policy")
+            save_policy(merge_trained_adapter(full, chosen), self._tokenizer, target)
+        elif best is not None:
+            copy_policy(chosen, target)
 
     def _best(self) -> PolicyEvaluation | None:
         return best_evaluation(self.evaluations)
@@ -407,6 +441,7 @@ class PPOTrainer:
             mini_batches=self.settings.mini_batches,
             token_budget=self.settings.micro_batch_tokens,
             seed=derived_seed(self.settings.seed, "mini-batches", self.update),
+            processes=self._processes.count,
         )
 
     def _demonstration_batches(self, plan: Sequence[Sequence[MiniBatch]]) -> list[TokenPairs]:

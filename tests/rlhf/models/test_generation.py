@@ -22,7 +22,7 @@ from rlhf.models.decoding_cache import (
     supports_transposed_cache,
     transposed_attention,
 )
-from rlhf.models.generation import choose_tokens, generate, row_uniforms
+from rlhf.models.generation import choose_tokens, generate, generate_from_ids, row_uniforms
 from rlhf.models.log_probs import completion_log_probs
 from rlhf.models.settings_generation import GenerationSettings
 
@@ -220,6 +220,15 @@ def test_truncation_keeps_the_most_probable_tokens_and_renormalises(
     assert total == pytest.approx(1.0, abs=1e-5)
 
 
+def test_a_part_of_the_prompts_is_answered_as_it_would_be_among_all(
+    llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    ids = [[3 + i, 5, 7] for i in range(5)]
+    whole = generate_from_ids(llama, tokenizer, ids, LONG, seed=5)
+    part = generate_from_ids(llama, tokenizer, [ids[4], ids[1]], LONG, seed=5, rows=[4, 1])
+    assert [c.token_ids for c in part] == [whole[4].token_ids, whole[1].token_ids]
+
+
 def test_neighbouring_large_seeds_give_different_streams() -> None:
     seeds = (2**64 - 1, 2**64 - 2, 2**63 + 1, 2**63)
     assert len({tuple(row_uniforms(s, 1, 4)[0].tolist()) for s in seeds}) == 4
@@ -228,6 +237,7 @@ def test_neighbouring_large_seeds_give_different_streams() -> None:
 def test_streams_are_prefixes_of_longer_ones_and_differ_between_rows() -> None:
     long = row_uniforms(-7, 4, 50)
     assert torch.equal(row_uniforms(-7, 2, 9), long[:2, :9])
+    assert torch.equal(row_uniforms(-7, [3, 1], 50), long[[3, 1]])
     assert len({tuple(row.tolist()) for row in long}) == 4
     assert float(long.max()) < 1.0
 

@@ -34,3 +34,18 @@ def test_every_epoch_holds_every_rollout_once_within_the_token_budget() -> None:
 def test_purposes_and_steps_have_seeds_of_their_own() -> None:
     seeds = {derived_seed(0, p, s) for p in ("prompts", "rollouts", "mini-batches") for s in range(50)}
     assert len(seeds) == 150
+
+
+def test_processes_share_each_mini_batch_evenly_and_do_not_change_it() -> None:
+    lengths = [3, 9, 4, 12, 5, 7, 8, 20, 2, 6, 11]
+    plans = [
+        update_plan(lengths, epochs=2, mini_batches=2, token_budget=20, seed=0, processes=n) for n in (1, 2)
+    ]
+    for alone, shared in zip(*([step for epoch in plan for step in epoch] for plan in plans), strict=True):
+        assert sorted(alone.rows) == sorted(shared.rows)
+        shares = [[i for batch in shared.of(process) for i in batch] for process in (0, 1)]
+        assert sorted(shares[0] + shares[1]) == sorted(shared.rows)
+        assert abs(len(shares[0]) - len(shares[1])) <= 1
+        tokens = [sum(lengths[i] for i in share) for share in shares]
+        assert abs(tokens[0] - tokens[1]) <= max(lengths)
+        assert alone.of(0) == list(alone.micro_batches)

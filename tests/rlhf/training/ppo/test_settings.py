@@ -23,6 +23,7 @@ def test_the_defaults_are_those_of_the_published_recipes() -> None:
     ("wrong", "message"),
     [
         ({"mini_batches": 65}, "mini_batches"),
+        ({"mini_batches": 8, "processes": 9}, "processes"),
         ({"generation": {"top_k": 5}}, "top_k"),
         ({"generation": {"temperature": 0}}, "temperature"),
         ({"kl_loss_coefficient": 0.1}, "kl_loss"),
