@@ -20,8 +20,8 @@ from rlhf.models.saving import save_model
 from rlhf.models.settings_rewards import RewardModelRewardSettings
 from rlhf.tracking import MetricSink, RecordingSink
 from rlhf.training.arguments import base_record
+from rlhf.training.policy_result import PolicyResult
 from rlhf.training.ppo.launch import launch_ppo
-from rlhf.training.ppo.result import PPOResult
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
 
@@ -122,7 +122,7 @@ def _reads_the_same_tokens(proxy: Path, policy: Path) -> bool:
     return same_family and load_tokenizer(policy).get_vocab() == load_tokenizer(proxy).get_vocab()
 
 
-def frontier_rows(result: PPOResult) -> Dataset:
+def frontier_rows(result: PolicyResult) -> Dataset:
     """One row per dev sample of each evaluation, as ``rlhf.evaluation.frontier`` reads them."""
     rows: Sequence[Mapping[str, Any]] = [
         {

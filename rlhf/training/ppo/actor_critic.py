@@ -98,6 +98,11 @@ class ActorCritic:
         """Where all networks are."""
         return self.policy.device
 
+    @property
+    def sampler(self) -> PreTrainedModel:
+        """The network that answers the dev prompts."""
+        return self.policy
+
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """What is trained of the policy, by name: all of it, or its adapter."""
         return trained_parameters(self.policy)
@@ -137,6 +142,13 @@ class ActorCritic:
             assert states is not None
             found_values = self.head(states.float())[:, 0]  # bfloat16 would leave values three digits
         return Predictions(log_probs, found_values, found_entropy)
+
+    def log_probs_and_entropy(self, batch: CompletionBatch) -> tuple[Tensor, Tensor]:
+        """The actor's log-probabilities [N] and entropies [N], in nats."""
+        predicted = self.predict(batch, values=False, entropy=True)
+        assert predicted.log_probs is not None
+        assert predicted.entropy is not None
+        return predicted.log_probs, predicted.entropy
 
     def reference_log_probs(self, batch: CompletionBatch) -> Tensor:
         """Log-probabilities [N] under the policy that training started from."""

@@ -2,12 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.chat import Prompt, encode_prompt
 from rlhf.models.generation import check_prompt_lengths
-from rlhf.training.ppo.settings import PPOSettings
+from rlhf.models.settings_generation import GenerationSettings
+
+
+class PromptLimits(Protocol):
+    """The settings of an algorithm that bound its prompts."""
+
+    @property
+    def max_prompt_tokens(self) -> int | None: ...
+    @property
+    def generation(self) -> GenerationSettings: ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ def encode_prompts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
-    settings: PPOSettings,
+    settings: PromptLimits,
 ) -> EncodedPrompts:
     """Encode prompts once for the whole run.
 

@@ -24,6 +24,13 @@ from rlhf.models.chat import Prompt, encode_completion, encode_prompt
 from rlhf.models.loading import load_policy
 from rlhf.models.reward_protocol import Reward
 from rlhf.tracking import MetricSink, NullSink
+from rlhf.training.policy_evaluation import evaluate
+from rlhf.training.policy_result import (
+    PolicyEvaluation,
+    best_evaluation,
+    early_stop_reason,
+    selection_criterion,
+)
 from rlhf.training.ppo.actor_critic import MovingAverage, copy_into, load_networks
 from rlhf.training.ppo.adapters import merge_trained_adapter
 from rlhf.training.ppo.advantages import ScoreScaler, explained_variance
@@ -38,14 +45,13 @@ from rlhf.training.ppo.checkpoint import (
     save_checkpoint,
     save_policy,
 )
-from rlhf.training.ppo.evaluation import evaluate
 from rlhf.training.ppo.failed_batch import save_failed_batch
 from rlhf.training.ppo.identity import run_identity
 from rlhf.training.ppo.kl import AdaptiveKLController, FixedKLController, KLController
 from rlhf.training.ppo.learner import Learner, NonFiniteLossError, TokenPairs
 from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes, own_rows
 from rlhf.training.ppo.prompts import encode_prompts
-from rlhf.training.ppo.result import PolicyEvaluation, PPOResult
+from rlhf.training.ppo.result import PPOResult
 from rlhf.training.ppo.rollout import (
     Experience,
     Rollouts,
@@ -55,7 +61,6 @@ from rlhf.training.ppo.rollout import (
     shaped_scores,
 )
 from rlhf.training.ppo.rollout_engine import rollout_engine
-from rlhf.training.ppo.selection import best_evaluation, criterion_in_words, stop_reason
 from rlhf.training.ppo.settings import PPOSettings
 
 logger = logging.getLogger(__name__)
@@ -403,8 +408,10 @@ class PPOTrainer:
             policy_path=target,
             evaluations=tuple(self.evaluations),
             best_update=self.update if best is None else best.update,
-            criterion=criterion_in_words(
-                self.settings, dev_prompts=len(self._dev.ids), selection=self._selection is not None
+            criterion=selection_criterion(
+                dev_prompts=bool(self._dev.ids),
+                selection=self._selection is not None,
+                kl_coefficient=self.settings.selection_kl_coefficient,
             ),
             updates=self.update,
             stop_reason=reason,
@@ -432,7 +439,10 @@ class PPOTrainer:
         return self._checkpoints / f"best-{update:08d}"
 
     def _stop_reason(self) -> str:
-        return stop_reason(self.evaluations, self.update, self.settings)
+        early = early_stop_reason(
+            self.evaluations, stop_kl=self.settings.stop_kl, patience=self.settings.patience
+        )
+        return early or ("all updates done" if self.update >= self.settings.updates else "")
 
     def _plan(self, rollouts: Rollouts) -> list[list[MiniBatch]]:
         return update_plan(
