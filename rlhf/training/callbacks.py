@@ -22,15 +22,27 @@ class SinkCallback(TrainerCallback):
 
     Args:
         prefix: such as ``sft/``; slashes and all.
+        renamed: gives a log's figures the names that they go by here, and drops what is not wanted.
+        steps_per_update: optimizer steps of one unit of the curves' axis and of the progress.
 
     Raises:
         TrainingError: while training, when the loss or the gradient norm is not finite.
     """
 
-    def __init__(self, sink: MetricSink, prefix: str) -> None:
+    def __init__(
+        self,
+        sink: MetricSink,
+        prefix: str,
+        *,
+        renamed: Callable[[Mapping[str, float]], dict[str, float]] = dict,
+        steps_per_update: int = 1,
+    ) -> None:
         self._sink = sink
         self._prefix = prefix
-        self._loss: float | None = None
+        self._renamed = renamed
+        self._steps = steps_per_update
+        self.latest: dict[str, float] = {}
+        """The newest of each figure, without prefix."""
 
     def on_log(
         self,
@@ -53,16 +65,19 @@ class SinkCallback(TrainerCallback):
                     f"{self._prefix}{name} is {figures[name]} at step {state.global_step}; lower "
                     "optimizer.learning_rate, lengthen the warmup, or set precision: fp32."
                 )
-        self._loss = figures.get("loss", self._loss)
+        figures = self._renamed(figures)
+        self.latest |= figures
         if figures:
-            self._sink.log_metrics({self._prefix + k: v for k, v in figures.items()}, state.global_step)
+            update = state.global_step // self._steps
+            self._sink.log_metrics({self._prefix + k: v for k, v in figures.items()}, update)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero:
-            note = "" if self._loss is None else f"loss {self._loss:.3f}"
-            self._sink.progress(state.global_step, state.max_steps, note)
+        if state.is_world_process_zero and state.global_step % self._steps == 0:
+            shown = ("reward", "kl") if "reward" in self.latest else ("loss",)
+            note = ", ".join(f"{name} {self.latest[name]:.3f}" for name in shown if name in self.latest)
+            self._sink.progress(state.global_step // self._steps, state.max_steps // self._steps, note)
 
 
 class DevEvaluation(TrainerCallback):
