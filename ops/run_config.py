@@ -191,7 +191,7 @@ def parameters_model() -> type[BaseModel]:
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
     function = rlhf_pipeline.entrypoint
-    hints = get_type_hints(function)
+    hints = get_type_hints(function, include_extras=True)  # with them, a tagged union's errors name one kind
     fields: dict[str, Any] = {
         name: (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
@@ -251,7 +251,7 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
         for position, criterion in enumerate(values["promotion"].criteria)
         if criterion.metric not in figures
     ]
-    if values["ppo"].ptx_coefficient > 0:
+    if values["algorithm"] == "ppo" and values["ppo"].ptx_coefficient > 0:
         problems.append(
             Problem(
                 "parameters.ppo.ptx_coefficient", "the pipeline passes PPO no demonstrations; set it to 0"

@@ -17,9 +17,11 @@ from zenml.enums import ExecutionMode
 from ops.hooks import mark_run_failed
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.feedback.settings import DatasetSettings, FeedbackSettings
+from rlhf.models.settings_rewards import RewardSettings
 from rlhf.registry.settings import PromotionSettings
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.settings import BaseModelSettings, PretrainSettings, RewardModelSettings, SFTSettings
+from rlhf.training.settings_policy import Algorithm, DPOSettings, GRPOSettings, KTOSettings, RLOOSettings
 from steps.evaluate_policy import evaluate_policy
 from steps.import_base_model import import_base_model
 from steps.ingest_feedback import ingest_feedback
@@ -42,7 +44,13 @@ def rlhf_pipeline(
     sft: SFTSettings = SFTSettings(),
     reward_base: BaseModelSettings | None = None,
     reward_model: RewardModelSettings = RewardModelSettings(),
+    algorithm: Algorithm = "ppo",
+    reward: RewardSettings | None = None,
     ppo: PPOSettings = PPOSettings(),
+    rloo: RLOOSettings = RLOOSettings(),
+    grpo: GRPOSettings = GRPOSettings(),
+    dpo: DPOSettings = DPOSettings(),
+    kto: KTOSettings = KTOSettings(),
     evaluation: EvaluationSettings = EvaluationSettings(),
     promotion: PromotionSettings = PromotionSettings(),
     seed: int = 0,
@@ -57,7 +65,13 @@ def rlhf_pipeline(
         sft: supervised fine-tuning.
         reward_base: what the reward models start from; by default the supervised policy.
         reward_model: training of both reward models.
-        ppo: policy optimisation.
+        algorithm: which of the five trains the policy; the sections of the others are not used.
+        reward: what ppo, rloo and grpo maximise; by default the proxy, which may also be part of it.
+        ppo: proximal policy optimisation, with a critic.
+        rloo: REINFORCE with the other answers to a prompt as the baseline.
+        grpo: group relative policy optimisation.
+        dpo: direct preference optimisation, from the comparisons alone.
+        kto: Kahneman-Tversky optimisation, from the comparisons taken apart.
         evaluation: the comparison of policy, supervised policy and champion.
         promotion: the gate.
         seed: of everything random; the selection reward model takes the next one.
@@ -94,8 +108,16 @@ def rlhf_pipeline(
         seed=seed + 1,
         id="train_selection_reward_model",
     )
+    chosen = {"ppo": ppo, "rloo": rloo, "grpo": grpo, "dpo": dpo, "kto": kto}[algorithm]
     policy, frontier = train_policy(
-        sft_policy=sft_policy, proxy=proxy, selection=selection, prompts=prompts, settings=ppo, seed=seed
+        sft_policy=sft_policy,
+        proxy=proxy,
+        selection=selection,
+        prompts=prompts,
+        comparisons=comparisons,
+        settings=chosen,
+        reward=reward,
+        seed=seed,
     )
     report = evaluate_policy(
         policy=policy,

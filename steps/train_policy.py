@@ -1,4 +1,4 @@
-"""Optimise the supervised policy against the proxy reward model with PPO."""
+"""Improve the supervised policy by PPO, RLOO, GRPO, DPO or KTO."""
 
 from typing import Annotated
 
@@ -10,7 +10,8 @@ from materializers.model_directory import ModelDirectoryMaterializer
 from ops.cache import cached_by_content
 from ops.stage import stage
 from rlhf.models.directory import ModelDirectory
-from rlhf.training.ppo.settings import PPOSettings
+from rlhf.models.settings_rewards import RewardSettings
+from rlhf.training.settings_policy import PolicySettings, algorithm_of
 
 
 @step(
@@ -22,22 +23,29 @@ def train_policy(
     proxy: ModelDirectory,
     selection: ModelDirectory,
     prompts: DatasetDict,
-    settings: PPOSettings,
+    comparisons: DatasetDict,
+    settings: PolicySettings,
+    reward: RewardSettings | None,
     seed: int,
 ) -> tuple[
     Annotated[ModelDirectory, ArtifactConfig(name="policy", tags=["model", "policy"])],
     Annotated[Dataset, ArtifactConfig(name="frontier")],
 ]:
-    """The policy at the checkpoint that the selection model chose, and every checkpoint's samples and KL."""
+    """The policy at the checkpoint that the selection model chose, and every checkpoint's samples and KL.
+
+    The class of ``settings`` says which algorithm; without a ``reward`` the proxy is maximised.
+    """
     from rlhf.training.policy import train_policy as train
 
-    with stage("ppo") as run:
+    with stage(algorithm_of(settings)) as run:
         result = train(
             sft_policy.path,
             proxy=proxy.path,
             selection=selection.path,
             prompts=prompts,
+            comparisons=comparisons,
             settings=settings,
+            reward=reward,
             output_dir=run.output / "model",
             work_dir=run.scratch,
             seed=seed,

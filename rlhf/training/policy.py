@@ -1,6 +1,8 @@
-"""Policy training as a stage: PPO between sealed directories in, a sealed policy and its frontier out.
+"""Policy training as a stage: one algorithm between sealed directories in, a sealed policy and its frontier
+out.
 
-The algorithm is in ``rlhf.training.ppo``; here are only the roles of the models and the shape of the results.
+The algorithms are elsewhere (``rlhf.training.ppo``, ``group_rollouts``, ``preference``); here are only the
+roles of the models and the shape of the results, which are the same for all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,20 +12,26 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 from peft import PeftModel
+from pydantic import TypeAdapter
 from transformers import AutoConfig
 
 from rlhf.errors import DataError
 from rlhf.models.directory import ModelDirectory
 from rlhf.models.loading import load_policy, load_tokenizer
 from rlhf.models.reward_classifiers import RewardModelReward
+from rlhf.models.rewards import build_reward
 from rlhf.models.saving import save_model
-from rlhf.models.settings_rewards import RewardModelRewardSettings
+from rlhf.models.settings_rewards import ProxyRewardSettings, RewardModelRewardSettings, RewardSettings
 from rlhf.tracking import MetricSink, RecordingSink
 from rlhf.training.arguments import base_record
+from rlhf.training.group_rollouts import train_on_rollouts
 from rlhf.training.policy_result import PolicyResult
+from rlhf.training.ppo.checkpoint import model_identity
 from rlhf.training.ppo.launch import launch_ppo
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
+from rlhf.training.preference import train_on_comparisons
+from rlhf.training.settings_policy import DPOSettings, KTOSettings, PolicySettings, algorithm_of
 
 
 @dataclass(frozen=True)
@@ -41,27 +49,35 @@ def train_policy(
     proxy: Path,
     selection: Path,
     prompts: DatasetDict,
-    settings: PPOSettings,
+    settings: PolicySettings,
     output_dir: Path,
     work_dir: Path,
     seed: int,
     sink: MetricSink,
+    comparisons: DatasetDict | None = None,
+    reward: RewardSettings | None = None,
 ) -> TrainedPolicy:
-    """Maximise the proxy from the supervised policy; the selection model picks the checkpoint on dev prompts.
+    """Improve the supervised policy by the algorithm whose settings are given; the selection model picks the
+    checkpoint on dev prompts.
 
     Args:
         sft: starting point and reference.
-        proxy: reward model that PPO maximises and that initialises the critic, if it reads the same tokens.
+        proxy: reward model that is maximised unless ``reward`` says otherwise. As the reward it also
+            initialises PPO's critic, if it reads the same tokens.
         selection: reward model that only picks checkpoints.
         prompts: ``prompt`` column; ``train`` is rolled out, ``dev`` is evaluated.
         output_dir: where the sealed policy is written; with ``settings.lora.merge`` off the adapter alone,
             whose base is ``sft``.
         work_dir: for checkpoints and the like.
         seed: added to the settings' own seed.
+        comparisons: what DPO and KTO learn from; the others do without.
+        reward: what is maximised in place of the proxy alone, which may be part of it. DPO and KTO only
+            report it of the dev answers.
 
     Raises:
-        DataError: no prompts to train on, or none to pick a checkpoint by.
-        ConfigError: more processes than this machine has GPUs, or an engine that is not installed.
+        DataError: nothing to train on, or no prompts to pick a checkpoint by.
+        ConfigError, ModelError: something that the reward names is absent or of the wrong kind; more
+            processes than this machine has GPUs, or an engine that is not installed.
         TrainingError: training cannot go on; see :func:`train_ppo`.
     """
     for split in ("train", "dev"):
@@ -70,36 +86,42 @@ def train_policy(
                 f"No prompts in the {split} split; add feedback or change the datasets' fractions."
             )
     settings = settings.model_copy(update={"seed": settings.seed + seed})
+    algorithm = algorithm_of(settings)
     recording = RecordingSink(sink)
-    critic = proxy if settings.critic == "separate" and _reads_the_same_tokens(proxy, sft) else None
-    train_prompts, dev_prompts = prompts["train"]["prompt"], prompts["dev"]["prompt"]
-    if settings.processes > 1:
+    maximised = _with_place(reward or ProxyRewardSettings(), proxy)
+    shared: dict[str, Any] = {
+        "output_dir": work_dir / algorithm,
+        "dev_prompts": prompts["dev"]["prompt"],
+        "sink": recording,
+    }
+    train_prompts = prompts["train"]["prompt"]
+    result: PolicyResult
+    if isinstance(settings, PPOSettings) and settings.processes > 1:
         result = launch_ppo(
             sft,
-            RewardModelRewardSettings(path=proxy),
+            maximised,
             train_prompts,
             settings,
-            output_dir=work_dir / "ppo",
             work_dir=work_dir / "processes",
-            critic=critic,
-            dev_prompts=dev_prompts,
+            critic=_critic(settings, reward, proxy, sft),
             selection=RewardModelRewardSettings(path=selection),
-            sink=recording,
+            **shared,
         )
     else:
-        result = train_ppo(
-            sft,
-            RewardModelReward(proxy),
-            train_prompts,
-            settings,
-            output_dir=work_dir / "ppo",
-            critic=critic,
-            dev_prompts=dev_prompts,
-            selection=RewardModelReward(selection),
-            sink=recording,
-        )
+        shared |= {"selection": RewardModelReward(selection)}
+        scored = build_reward(maximised)
+        if isinstance(settings, PPOSettings):
+            critic = _critic(settings, reward, proxy, sft)
+            result = train_ppo(sft, scored, train_prompts, settings, critic=critic, **shared)
+        elif isinstance(settings, DPOSettings | KTOSettings):
+            rows = Dataset.from_dict({}) if comparisons is None else comparisons["train"]
+            result = train_on_comparisons(sft, rows, settings, reward=scored, **shared)
+        else:
+            result = train_on_rollouts(sft, scored, train_prompts, settings, **shared)
     adapter = settings.lora is not None and not settings.lora.merge
-    record = settings.model_dump(mode="json")
+    record: dict[str, Any] = {algorithm: settings.model_dump(mode="json")}
+    if reward is not None:
+        record["reward"] = _without_places(reward.model_dump(mode="json"))
     policy = save_model(
         PeftModel.from_pretrained(load_policy(sft), str(result.policy_path))
         if adapter
@@ -108,7 +130,7 @@ def train_policy(
         output_dir,
         kind="adapter" if adapter else "causal-lm",
         settings={**record, "base": base_record(sft)} if adapter else record,
-        metrics={**result.metrics, "ppo/best_update": float(result.best_update)},
+        metrics={**result.metrics, f"{algorithm}/best_update": float(result.best_update)},
         curves=recording.curves,
     )
     return TrainedPolicy(policy, frontier_rows(result))
@@ -120,6 +142,39 @@ def _reads_the_same_tokens(proxy: Path, policy: Path) -> bool:
     ours, theirs = AutoConfig.from_pretrained(policy), AutoConfig.from_pretrained(proxy)
     same_family = ours.model_type == theirs.model_type
     return same_family and load_tokenizer(policy).get_vocab() == load_tokenizer(proxy).get_vocab()
+
+
+def _critic(settings: PPOSettings, reward: RewardSettings | None, proxy: Path, policy: Path) -> Path | None:
+    """What PPO's critic starts from: the proxy if it is what is maximised, and can value the policy's
+    tokens."""
+    fits = settings.critic == "separate" and reward is None and _reads_the_same_tokens(proxy, policy)
+    return proxy if fits else None
+
+
+def _with_place(reward: RewardSettings, proxy: Path) -> RewardSettings:
+    """The reward with the proxy's directory wherever ``type: proxy`` stands, as other processes need it."""
+
+    def placed(node: Any) -> Any:
+        if isinstance(node, dict):
+            here = {"type": "reward_model", "path": str(proxy)} if node.get("type") == "proxy" else {}
+            return {key: placed(value) for key, value in node.items()} | here
+        return [placed(part) for part in node] if isinstance(node, list) else node
+
+    found: RewardSettings = TypeAdapter(RewardSettings).validate_python(
+        placed(reward.model_dump(mode="json"))
+    )
+    return found
+
+
+def _without_places(reward: Any) -> Any:
+    """A reward's settings with the content of each model in place of its directory, for the policy's
+    digest."""
+    if isinstance(reward, dict):
+        return {
+            key: model_identity(value) if key == "path" else _without_places(value)
+            for key, value in reward.items()
+        }
+    return [_without_places(part) for part in reward] if isinstance(reward, list) else reward
 
 
 def frontier_rows(result: PolicyResult) -> Dataset:

@@ -38,6 +38,9 @@ from rlhf.training.settings_policy import ComparisonSettings, DPOSettings, algor
 
 logger = logging.getLogger(__name__)
 
+_USUAL_LENGTH = 1024
+"""Tokens of the longest row where neither settings nor the model's positions say less (TRL's default)."""
+
 
 def train_on_comparisons(
     policy: Path,
@@ -73,13 +76,16 @@ def train_on_comparisons(
     name = algorithm_of(settings)
     rows = _of_fold(comparisons, settings.fold, name)
     base, model, tokenizer = load_start(policy, settings)
-    check_length(settings.max_length, model.config, name)
+    if settings.max_length is not None:
+        check_length(settings.max_length, model.config, name)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", _USUAL_LENGTH)
+    limit = settings.max_length or min(_USUAL_LENGTH, positions)
     encode = encode_paired if isinstance(settings, DPOSettings) else encode_unpaired
-    encoded = encode(rows, tokenizer, max_length=settings.max_length)
+    encoded = encode(rows, tokenizer, max_length=limit)
     if encoded.dropped:
         logger.warning(
             "%d of %d rows are longer than %s.max_length %d and were left out.",
-            encoded.dropped, encoded.dropped + len(encoded.dataset), name, settings.max_length,
+            encoded.dropped, encoded.dropped + len(encoded.dataset), name, limit,
         )  # fmt: skip
     total = len(encoded.dataset)
     if not total:
@@ -106,7 +112,9 @@ def train_on_comparisons(
         resume=resume,
     )
     with quiet_transformers():  # the trainer loads the reference
-        trainer = _trainer(model, tokenizer, encoded.dataset, settings, run, output_dir / "trainer", steps)
+        trainer = _trainer(
+            model, tokenizer, encoded.dataset, settings, run, output_dir / "trainer", steps=steps, limit=limit
+        )
     trainer.order = [
         row
         for step in range(1, steps + 1)
@@ -209,14 +217,16 @@ def _trainer(
     settings: ComparisonSettings,
     run: PolicyRun,
     work: Path,
+    *,
     steps: int,
+    limit: int,
 ) -> PairedTrainer | UnpairedTrainer:
     trainer = TrainerSettings(
         optimizer=settings.optimizer,
         max_steps=steps,
         batch_size=settings.batch_size,
         micro_batch_size=settings.micro_batch_size,
-        max_length=settings.max_length,
+        max_length=limit,
         length_grouping=False,
         precision=settings.precision,
         gradient_checkpointing=settings.gradient_checkpointing,
@@ -240,7 +250,7 @@ def _trainer(
         paired = training_arguments(
             DPOConfig, trainer, loss_type=[settings.loss], label_smoothing=settings.label_smoothing, **given
         )
-        choose_attention(model, paired, settings.max_length)
+        choose_attention(model, paired, limit)
         collator = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
         return PairedTrainer(model, args=paired, data_collator=collator, **shared)
     unpaired = training_arguments(
@@ -253,7 +263,7 @@ def _trainer(
     )
     # TRL demands the order that its own pairing needs; ours is made in the collator
     unpaired.train_sampling_strategy = "sequential"
-    choose_attention(model, unpaired, settings.max_length)
+    choose_attention(model, unpaired, limit)
     mismatching = MismatchingCollator(pad_token_id=tokenizer.pad_token_id)
     return UnpairedTrainer(model, args=unpaired, data_collator=mismatching, **shared)
 
@@ -277,5 +287,7 @@ def _require(rows: Dataset, columns: set[str]) -> None:
 
 
 def _renamed(logs: Mapping[str, float]) -> dict[str, float]:
-    """TRL's figures; its implicit rewards keep their names, for no reward model gives them."""
-    return {name: value for name, value in logs.items() if name != "num_tokens"}
+    """TRL's figures. Its implicit rewards keep their names, for no reward model gives them; KTO's KL is of
+    mismatched pairs and not the policy's."""
+    names = {"kl": "mismatched_kl"}
+    return {names.get(name, name): value for name, value in logs.items() if name != "num_tokens"}

@@ -8,7 +8,7 @@ PPO's are in ``rlhf.training.ppo.settings``; what means the same has the same na
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.settings import Settings
@@ -53,6 +53,13 @@ class _PolicySettings(Settings):
     """Newest checkpoints kept; each holds the trained weights and their optimizer state."""
     seed: int = 0
     """Every random number is a function of this, the step and the row."""
+
+    @field_validator("lora")
+    @classmethod
+    def _merged(cls, lora: LoRASettings | None) -> LoRASettings | None:
+        if lora is not None and not lora.merge:
+            raise ValueError("the policy is delivered as a full model; set merge to true")
+        return lora
 
 
 class _RolloutSettings(_PolicySettings):
@@ -166,8 +173,9 @@ class _ComparisonSettings(_PolicySettings):
     """Rows per optimizer step: pairs, or for KTO single completions."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Rows per forward pass; lower it when memory runs out. Default: all of ``batch_size``."""
-    max_length: int = Field(default=1024, ge=8)
-    """Longest sequence in tokens, prompt and completion together; longer rows are left out and counted."""
+    max_length: int | None = Field(default=None, ge=8)
+    """Longest sequence in tokens, prompt and completion together; longer rows are left out and counted.
+    Default: 1024, or the model's positions if they are fewer."""
     fold: int | None = Field(default=0, ge=0)
     """Comparisons of this fold are learnt from. 0 is the proxy's: fold 1 trains the selection model, which
     must not judge what was taught from its own pairs. Unset: all folds."""
