@@ -320,8 +320,9 @@ class PolicyRun(TrainerCallback):
         if best is None:
             save_policy(trained, self._tokenizer, source)
         if isinstance(trained, PeftModel):
-            # from the files: merging in place and back would not give the same weights again
-            save_policy(load_policy(source, base=self._policy), self._tokenizer, target)
+            # merged from the files: the run's own model may be beyond the checkpoint, or in 4 bits
+            adapted = PeftModel.from_pretrained(load_policy(self._policy), str(source))
+            save_policy(adapted.merge_and_unload(), self._tokenizer, target)
         else:
             copy_policy(source, target)
         evaluated = {} if best is None else best.figures()
