@@ -1,78 +1,120 @@
-"""The policy stage with adapters: what is sealed can be loaded as what was trained."""
+"""The stage behind the step: whatever the algorithm, a sealed policy and the same frontier."""
 
+import json
 from pathlib import Path
 
 import pytest
-import torch
 from datasets import Dataset, DatasetDict
-from transformers import AutoConfig, LlamaForSequenceClassification
 
-from rlhf.errors import ModelError
-from rlhf.models.directory import open_directory
-from rlhf.models.loading import load_policy, load_tokenizer
-from rlhf.models.log_probs import completion_log_probs
-from rlhf.models.saving import merge_adapter
+from rlhf.errors import DataError
+from rlhf.evaluation.frontier import frontier_from_samples
+from rlhf.models.settings_generation import GenerationSettings
+from rlhf.models.settings_rewards import (
+    FunctionRewardSettings,
+    MixRewardSettings,
+    ProxyRewardSettings,
+    RewardModelRewardSettings,
+)
 from rlhf.tracking import NullSink
 from rlhf.training.policy import TrainedPolicy, train_policy
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.reward_model import train_reward_model
+from rlhf.training.settings import RewardModelSettings
+from rlhf.training.settings_policy import (
+    DPOSettings,
+    GRPOSettings,
+    KTOSettings,
+    PolicySettings,
+    RLOOSettings,
+    algorithm_of,
+)
+from tests.rlhf.training.conftest import question
 
-PAIRS = [([5, 6, 7], [8, 9, 2]), ([8], [9, 10, 11])]
+SHARED = {"generation": GenerationSettings(max_new_tokens=6), "precision": "fp32", "evaluate_every": 1}
+SETTINGS: dict[str, PolicySettings] = {
+    "ppo": PPOSettings(updates=2, rollout_batch_size=8, learning_rate=1e-3, **SHARED),
+    "rloo": RLOOSettings(updates=2, rollout_batch_size=8, **SHARED),
+    "grpo": GRPOSettings(updates=2, rollout_batch_size=8, **SHARED),
+    "dpo": DPOSettings(max_steps=2, batch_size=8, **SHARED),
+    "kto": KTOSettings(max_steps=2, batch_size=8, **SHARED),
+}
+PROMPTS = DatasetDict(
+    train=Dataset.from_list([{"prompt": question(i)} for i in range(16)]),
+    dev=Dataset.from_list([{"prompt": question(100 + i)} for i in range(6)]),
+)
 
 
 @pytest.fixture(scope="module")
-def reward_model(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("reward")
-    torch.manual_seed(3)
-    config = AutoConfig.from_pretrained(base)
-    config.num_labels = 1
-    LlamaForSequenceClassification(config).save_pretrained(path)
-    load_tokenizer(base).save_pretrained(path)
-    return path
+def reward_model(base: Path, comparisons: DatasetDict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = RewardModelSettings(max_steps=2, batch_size=8, max_length=64, precision="fp32")
+    return train_reward_model(base, comparisons, settings, tmp_path_factory.mktemp("rm") / "model").path
 
 
-def _train(
-    base: Path, reward_model: Path, demonstrations: DatasetDict, out: Path, *, merge: bool
+def train(
+    base: Path, reward_model: Path, out: Path, settings: PolicySettings, **options: object
 ) -> TrainedPolicy:
-    prompts = DatasetDict(
-        {split: Dataset.from_dict({"prompt": rows["prompt"][:8]}) for split, rows in demonstrations.items()}
-    )
-    settings = PPOSettings(
-        updates=6,
-        rollout_batch_size=8,
-        generation={"max_new_tokens": 6},
-        lora={"rank": 4, "alpha": 8, "merge": merge},
-        learning_rate=1e-2,
-        evaluate_every=1,
-        kl_coefficient=0.0,
-        missing_eos_penalty=None,  # hardly an answer ends within six tokens
-        selection_kl_coefficient=0.0,
-        precision="fp32",
-    )
+    given = {"prompts": PROMPTS, **options}
     return train_policy(
-        base,
-        proxy=reward_model,
-        selection=reward_model,
-        prompts=prompts,
-        settings=settings,
-        output_dir=out / "policy",
-        work_dir=out,
-        seed=0,
-        sink=NullSink(),
-    )
+        base, proxy=reward_model, selection=reward_model, settings=settings, seed=1, sink=NullSink(),
+        output_dir=out / "policy", work_dir=out / "work", **given,
+    )  # type: ignore[arg-type] # fmt: skip
 
 
-def test_an_adapter_is_sealed_alone_with_its_base_named_and_merges_to_what_merging_at_once_gives(
-    base: Path, reward_model: Path, demonstrations: DatasetDict, tmp_path: Path
+@pytest.mark.parametrize("algorithm", SETTINGS)
+def test_every_algorithm_gives_a_sealed_policy_and_the_same_frontier(
+    base: Path, reward_model: Path, comparisons: DatasetDict, tmp_path: Path, algorithm: str
 ) -> None:
-    whole = _train(base, reward_model, demonstrations, tmp_path / "merged", merge=True).policy
-    alone = _train(base, reward_model, demonstrations, tmp_path / "alone", merge=False).policy
-    assert (whole.kind, alone.kind) == ("causal-lm", "adapter")
-    assert alone.training["base"] == {"digest": open_directory(base).digest}
-    assert not (alone.path / "model.safetensors").exists()
-    assert whole.metrics["ppo/best_update"] > 0  # the start would merge to itself in any case
-    expected = torch.cat(completion_log_probs(load_policy(whole), PAIRS))
-    merged = merge_adapter(alone, base, tmp_path / "later")
-    for policy in (load_policy(alone, base=base), load_policy(merged)):
-        torch.testing.assert_close(torch.cat(completion_log_probs(policy, PAIRS)), expected)
-    with pytest.raises(ModelError, match="give the model it was trained on"):
-        load_policy(alone, base=whole)
+    result = train(base, reward_model, tmp_path, SETTINGS[algorithm], comparisons=comparisons)
+    assert result.policy.kind == "causal-lm"
+    assert result.policy.training[algorithm]["seed"] == 1
+    assert f"{algorithm}/best_update" in result.policy.metrics
+    assert f"{algorithm}_eval/selection_reward" in result.policy.curves
+    assert result.frontier.column_names == [
+        "update", "chosen", "kl", "prompt", "completion", "proxy", "selection",
+    ]  # fmt: skip
+    points = frontier_from_samples(result.frontier, {})
+    assert [point.update for point in points] == [0, 1, 2]
+    assert sum(point.chosen for point in points) == 1
+    assert result.frontier["proxy"][:] == result.frontier["selection"][:]
+    assert algorithm_of(SETTINGS[algorithm]) == algorithm
+
+
+def test_a_named_reward_is_maximised_in_place_of_the_proxy(
+    base: Path, reward_model: Path, tmp_path: Path
+) -> None:
+    mix = MixRewardSettings(
+        rewards=(
+            ProxyRewardSettings(),
+            FunctionRewardSettings(function="tests.rlhf.training.test_policy:ten"),
+        ),
+        weights=(1.0, 1.0),
+    )
+    frontier = train(base, reward_model, tmp_path, SETTINGS["rloo"], reward=mix).frontier
+    gaps = [one - other for one, other in zip(frontier["proxy"], frontier["selection"], strict=True)]
+    assert gaps == pytest.approx([10.0] * len(frontier), abs=1e-4)
+
+
+def ten(prompts: list[object], completions: list[str]) -> list[float]:
+    """The same for all."""
+    return [10.0] * len(completions)
+
+
+def test_the_policys_digest_names_a_rewards_content_and_not_its_place(
+    base: Path, reward_model: Path, tmp_path: Path
+) -> None:
+    reward = RewardModelRewardSettings(path=reward_model)
+    policy = train(base, reward_model, tmp_path, SETTINGS["grpo"], reward=reward).policy
+    assert str(reward_model) not in json.dumps(policy.training)
+    assert len(policy.training["reward"]["path"]) == 64
+
+
+def test_dpo_without_comparisons_is_an_error(base: Path, reward_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no training comparisons in fold 0, which dpo learns from"):
+        train(base, reward_model, tmp_path, SETTINGS["dpo"])
+    assert not (tmp_path / "policy").exists()
+
+
+def test_no_dev_prompts_to_choose_by_is_an_error(base: Path, reward_model: Path, tmp_path: Path) -> None:
+    prompts = DatasetDict(train=PROMPTS["train"], dev=PROMPTS["dev"].select([]))
+    with pytest.raises(DataError, match="No prompts in the dev split"):
+        train(base, reward_model, tmp_path, SETTINGS["rloo"], prompts=prompts)
