@@ -21,6 +21,7 @@ from ops import environment, run_config
 from ops.stack import ensure_local_stack
 from rlhf.errors import ConfigError, RLHFError
 from rlhf.feedback.sources import open_sources
+from rlhf.models.settings_rewards import FunctionRewardSettings
 from rlhf.training.settings import BaseModelSettings, is_local
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,11 @@ def check(config: Mapping[str, Any]) -> BaseModel:
     parameters = run_config.checked(config)
     for key in ("base_model", "reward_base"):
         _check_model(key, getattr(parameters, key))
-    _check_functions(parameters.evaluation.rewards)  # type: ignore[attr-defined]
+    judges: Mapping[str, str] = parameters.evaluation.rewards  # type: ignore[attr-defined]
+    for name, source in judges.items():
+        _check_function(f"evaluation.rewards.{name}", source)
+    for source in _functions_in(parameters.reward):  # type: ignore[attr-defined]
+        _check_function("reward", source)
     open_sources(parameters.feedback)  # type: ignore[attr-defined]  # the model is made from a signature
     _check_disk()
     return parameters
@@ -145,17 +150,21 @@ def _check_model(key: str, settings: BaseModelSettings | None) -> None:
         )
 
 
-def _check_functions(rewards: Mapping[str, str]) -> None:
-    for name, source in rewards.items():
-        module, _, function = source.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), function, None)
-        except ImportError as error:
-            raise ConfigError(
-                f"parameters.evaluation.rewards.{name}: {source} cannot be imported: {error}."
-            ) from error
-        if not callable(found):
-            raise ConfigError(f"parameters.evaluation.rewards.{name}: {module} has no function {function!r}.")
+def _check_function(key: str, source: str) -> None:
+    module, _, function = source.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"parameters.{key}: {source} cannot be imported: {error}.") from error
+    if not callable(found):
+        raise ConfigError(f"parameters.{key}: {module} has no function {function!r}.")
+
+
+def _functions_in(reward: Any) -> list[str]:
+    """The Python functions that a reward's settings name, anywhere in their tree."""
+    if isinstance(reward, FunctionRewardSettings):
+        return [reward.function]
+    return [name for part in getattr(reward, "rewards", ()) for name in _functions_in(part)]
 
 
 def _check_disk() -> None:

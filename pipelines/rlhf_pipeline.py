@@ -108,16 +108,16 @@ def rlhf_pipeline(
         seed=seed + 1,
         id="train_selection_reward_model",
     )
-    chosen = {"ppo": ppo, "rloo": rloo, "grpo": grpo, "dpo": dpo, "kto": kto}[algorithm]
+    sections = {"ppo": ppo, "rloo": rloo, "grpo": grpo, "dpo": dpo, "kto": kto}
     policy, frontier = train_policy(
         sft_policy=sft_policy,
         proxy=proxy,
         selection=selection,
         prompts=prompts,
         comparisons=comparisons,
-        settings=chosen,
-        reward=reward,
         seed=seed,
+        reward=reward,
+        **{algorithm: sections[algorithm]},  # the others stay out of the cache key
     )
     report = evaluate_policy(
         policy=policy,

@@ -11,7 +11,14 @@ from ops.cache import cached_by_content
 from ops.stage import stage
 from rlhf.models.directory import ModelDirectory
 from rlhf.models.settings_rewards import RewardSettings
-from rlhf.training.settings_policy import PolicySettings, algorithm_of
+from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.settings_policy import (
+    DPOSettings,
+    GRPOSettings,
+    KTOSettings,
+    RLOOSettings,
+    algorithm_of,
+)
 
 
 @step(
@@ -24,19 +31,26 @@ def train_policy(
     selection: ModelDirectory,
     prompts: DatasetDict,
     comparisons: DatasetDict,
-    settings: PolicySettings,
-    reward: RewardSettings | None,
     seed: int,
+    reward: RewardSettings | None = None,
+    ppo: PPOSettings | None = None,
+    rloo: RLOOSettings | None = None,
+    grpo: GRPOSettings | None = None,
+    dpo: DPOSettings | None = None,
+    kto: KTOSettings | None = None,
 ) -> tuple[
     Annotated[ModelDirectory, ArtifactConfig(name="policy", tags=["model", "policy"])],
     Annotated[Dataset, ArtifactConfig(name="frontier")],
 ]:
     """The policy at the checkpoint that the selection model chose, and every checkpoint's samples and KL.
 
-    The class of ``settings`` says which algorithm; without a ``reward`` the proxy is maximised.
+    One of the five settings is given, which chooses the algorithm; without a ``reward`` the proxy is
+    maximised. They are five parameters because ZenML stores only the fields that were set: of a union it
+    could not tell afterwards which class they were.
     """
     from rlhf.training.policy import train_policy as train
 
+    [settings] = [given for given in (ppo, rloo, grpo, dpo, kto) if given is not None]
     with stage(algorithm_of(settings)) as run:
         result = train(
             sft_policy.path,

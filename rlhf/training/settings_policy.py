@@ -237,7 +237,6 @@ class KTOSettings(_ComparisonSettings):
 RolloutSettings = RLOOSettings | GRPOSettings
 ComparisonSettings = DPOSettings | KTOSettings
 PolicySettings = PPOSettings | RLOOSettings | GRPOSettings | DPOSettings | KTOSettings
-"""Any algorithm's settings. No two have the same fields, so that validation tells them apart."""
 
 
 def algorithm_of(settings: PolicySettings) -> Algorithm:

@@ -138,3 +138,17 @@ def test_a_secret_from_the_environment_is_never_printed(monkeypatch: pytest.Monk
     [problem] = _problems(_with(seed="${ANNOTATION_KEY}"))
     assert "s3cr3t-value" not in problem
     assert "${ANNOTATION_KEY}" in problem
+
+
+def test_the_algorithm_and_the_reward_are_validated_with_the_kind_that_was_meant() -> None:
+    assert _problems(_with(algorithm="kto", reward={"type": "proxy"})) == []
+    [problem] = _problems(_with(algorithm="pp0"))
+    assert problem.startswith("parameters.algorithm: Input should be 'ppo', 'rloo', 'grpo', 'dpo' or 'kto'")
+    [problem] = _problems(_with(reward={"type": "reward_model", "path": "rm", "pathh": 1}))
+    assert problem.startswith("parameters.reward.reward_model.pathh: unknown key, did you mean 'path'?")
+    [problem] = _problems(_with(dpo={"lora": {"merge": False}}))
+    assert "set merge to true" in problem
+
+
+def test_a_section_of_an_algorithm_that_is_not_chosen_may_stand_there() -> None:
+    assert _problems(_with(algorithm="dpo", ppo={"ptx_coefficient": 1.0})) == []

@@ -1,5 +1,6 @@
 """Sentences about a run of the whole pipeline, proved on real ZenML and MLflow runs of a tiny config."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,34 @@ class TestASecondRun:
     def test_is_cached_entirely_the_next_time(self, second: PipelineRunResponse) -> None:
         third = finished(launch.run(str(TINY)))
         assert {name for name, status in _status(third).items() if status != "cached"} == NEVER_CACHED
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "reward"),
+    [("dpo", None), ("rloo", {"type": "mix", "rewards": [{"type": "proxy"}], "weights": [2.0]})],
+)
+def test_one_key_switches_the_algorithm(
+    first_run: PipelineRunResponse, mlflow: MlflowClient, algorithm: str, reward: dict[str, object] | None
+) -> None:
+    run = finished(launch.run(str(TINY), [f"algorithm={algorithm}", f"reward={json.dumps(reward)}"]))
+    policy = _output(run, "train_policy", "policy")
+    assert isinstance(policy, ModelDirectory)
+    assert policy.training.keys() == ({algorithm} if reward is None else {algorithm, "reward"})
+    assert reward is None or policy.training["reward"]["weights"] == reward["weights"]
+    ran = {name for name, status in _status(run).items() if status == "completed"}
+    assert ran == NEVER_CACHED | {"train_policy", "evaluate_policy"}
+    frontier = _output(run, "train_policy", "frontier")
+    assert sorted(set(frontier["update"])) == [0, 1, 2]  # type: ignore[index]
+    metrics = mlflow.get_run(_mlflow_run_id(run)).data.metrics
+    assert {f"{algorithm}/loss", f"{algorithm}_eval/selection_reward", f"seconds/{algorithm}"} <= set(metrics)
+    assert not any(name.startswith("ppo") for name in metrics)
+
+
+def test_the_sections_of_other_algorithms_do_not_matter_to_the_cache(
+    first_run: PipelineRunResponse,
+) -> None:
+    run = finished(launch.run(str(TINY), ["rloo.updates=7", "kto.beta=0.5"]))
+    assert _status(run)["train_policy"] == "cached"
 
 
 def test_a_changed_helper_invalidates_the_steps_that_reach_it_and_no_others(
