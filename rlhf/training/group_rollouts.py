@@ -23,10 +23,10 @@ from rlhf.tracking import MetricSink, NullSink
 from rlhf.training.arguments import (
     Arguments,
     choose_attention,
-    lora_config,
     trained_model,
     training_arguments,
 )
+from rlhf.training.lora import lora_config
 from rlhf.training.policy_result import PolicyResult
 from rlhf.training.policy_run import PolicyRun, ResumableTrainer, load_start, trained_network
 from rlhf.training.ppo.batching import derived_seed, prompts_of_update

@@ -53,6 +53,7 @@ from rlhf.training.policy_result import (
     selection_criterion,
 )
 from rlhf.training.ppo.actor_critic import copy_into
+from rlhf.training.ppo.adapters import merge_trained_adapter, trained_parameters
 from rlhf.training.ppo.batching import derived_seed
 from rlhf.training.ppo.checkpoint import (
     Checkpoint,
@@ -65,6 +66,7 @@ from rlhf.training.ppo.checkpoint import (
     save_checkpoint,
     save_policy,
 )
+from rlhf.training.ppo.identity import code_identity
 from rlhf.training.ppo.prompts import EncodedPrompts
 from rlhf.training.settings_policy import ComparisonSettings, RolloutSettings, algorithm_of
 
@@ -72,7 +74,7 @@ logger = logging.getLogger(__name__)
 
 _NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "threads"}
 """Settings that may differ between a run and its continuation."""
-_LIBRARIES = ("trl", "transformers", "torch")
+_ENTRIES = ("rlhf.training.group_rollouts", "rlhf.training.preference")
 
 
 class PolicyAndReference:
@@ -182,7 +184,8 @@ class PolicyRun(TrainerCallback):
             },
             "policy": model_identity(policy),
             **data,
-            **{f"version of {name}": version(name) for name in _LIBRARIES},
+            **code_identity(*_ENTRIES),
+            "trl version": version("trl"),
         }
         if resume:
             self._restore()
@@ -239,7 +242,7 @@ class PolicyRun(TrainerCallback):
         """Write everything that the rest of the run depends on."""
         assert trainer.optimizer is not None
         assert trainer.lr_scheduler is not None
-        trained = trainable_parameters(trainer)
+        trained = trained_parameters(cast(nn.Module, trainer.model))
         state = {
             "trainer": {**asdict(trainer.state), "log_history": []},
             "scheduler": trainer.lr_scheduler.state_dict(),
@@ -321,8 +324,7 @@ class PolicyRun(TrainerCallback):
             save_policy(trained, self._tokenizer, source)
         if isinstance(trained, PeftModel):
             # merged from the files: the run's own model may be beyond the checkpoint, or in 4 bits
-            adapted = PeftModel.from_pretrained(load_policy(self._policy), str(source))
-            save_policy(adapted.merge_and_unload(), self._tokenizer, target)
+            save_policy(merge_trained_adapter(load_policy(self._policy), source), self._tokenizer, target)
         else:
             copy_policy(source, target)
         evaluated = {} if best is None else best.figures()
@@ -381,7 +383,7 @@ class ResumableTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         assert self.run.restored is not None
-        copy_into(trainable_parameters(self), self.run.restored.tensors["policy"])
+        copy_into(trained_parameters(cast(nn.Module, self.model)), self.run.restored.tensors["policy"])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -390,7 +392,9 @@ class ResumableTrainer(Trainer):
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
         restored = self.run.restored
-        restore_optimizer(self.optimizer, trainable_parameters(self), restored.tensors["optimizer"])
+        restore_optimizer(
+            self.optimizer, trained_parameters(cast(nn.Module, self.model)), restored.tensors["optimizer"]
+        )
         self.lr_scheduler.load_state_dict(restored.state["scheduler"])
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
@@ -416,12 +420,6 @@ def load_start(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # what is padded is masked by length, never by id
     return base, load_policy(base, **quantization_options(settings.lora)), tokenizer
-
-
-def trainable_parameters(trainer: Trainer) -> dict[str, nn.Parameter]:
-    """What the trainer changes, by name: all weights, or an adapter's."""
-    model = cast(nn.Module, trainer.model)
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def trained_network(model: PreTrainedModel) -> PreTrainedModel:

@@ -25,9 +25,9 @@ from rlhf.tracking import MetricSink, NullSink
 from rlhf.training.arguments import (
     check_length,
     choose_attention,
-    lora_config,
     training_arguments,
 )
+from rlhf.training.lora import lora_config
 from rlhf.training.policy_result import PolicyResult
 from rlhf.training.policy_run import PolicyRun, ResumableTrainer, load_start
 from rlhf.training.ppo.batching import prompts_of_update

@@ -49,20 +49,21 @@ def run_identity(
 
 
 @cache
-def code_identity() -> dict[str, str]:
+def code_identity(*entries: str) -> dict[str, str]:
     """The version of each library that computes, and ``code``: a digest of all modules of this package that
-    PPO reaches by imports.
+    the modules ``entries`` (by default PPO's trainer) reach by imports.
 
     Syntax trees are hashed, so layout and comments do not count.
     """
     total = hashlib.sha256()
-    for module in sorted(_modules()):
+    for module in sorted(_modules(entries or (_ENTRY,))):
         total.update(f"{module}\0{ast.dump(ast.parse(_source(module)))}\n".encode())
     return {"code": total.hexdigest(), **{f"{name} version": version(name) for name in _LIBRARIES}}
 
 
-def _modules() -> set[str]:
-    return {_ENTRY, *grimp.build_graph("rlhf", cache_dir=None).find_upstream_modules(_ENTRY)}
+def _modules(entries: Sequence[str]) -> set[str]:
+    graph = grimp.build_graph("rlhf", cache_dir=None)
+    return {*entries, *(module for entry in entries for module in graph.find_upstream_modules(entry))}
 
 
 def _source(module: str) -> bytes:
