@@ -16,7 +16,7 @@ run: $(READY)
 	$(BIN)/rlhf run $(CONFIG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not ui"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not ui"
 
 test-ui: $(READY)
 	$(BIN)/python -m pytest -m ui

@@ -16,6 +16,17 @@ os.environ["RLHF_HOME"] = str(_home)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import pytest  # noqa: E402
+
 from ops import environment  # noqa: E402
 
 environment.configure()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers (`pytest -n 2`) a file's tests stay together, and those of `tests/pipelines`, which
+    share one run of the whole pipeline."""
+    pipelines = Path(__file__).parent / "pipelines"
+    for item in items:
+        together = pipelines if item.path.is_relative_to(pipelines) else item.path
+        item.add_marker(pytest.mark.xdist_group(str(together)))
