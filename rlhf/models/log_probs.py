@@ -5,8 +5,9 @@ follows, so no mask is needed and the attention kernels take their fast causal p
 they are enabled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,15 +81,50 @@ def completion_logits(
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log-probabilities [N] of ``targets`` [N] under ``logits`` [N, V]; the fused kernel is the fastest way
-    on CPU."""
-    return -F.cross_entropy(logits, targets, reduction="none")
+    """Log-probabilities [N] of ``targets`` [N] under single-precision ``logits`` [N, V].
+
+    The backward pass writes the gradient over the logits, which are the largest tensor of training by far:
+    one tensor of size [N, V] in place of cross-entropy's three, and less time. Nobody else may read their
+    values after it, and it runs once.
+    """
+    found: Tensor = _TokenLogProbs.apply(logits, targets)
+    return found
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """Log-softmax at one index per row: the gradient is one-hot minus softmax."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, targets)
+        # the fused kernel is the fastest way, and a block of rows keeps its copy of the logits small
+        parts = [-F.cross_entropy(logits[rows], targets[rows], reduction="none") for rows in _blocks(logits)]
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        logits, targets = ctx.saved_tensors
+        gradient = gradients[0][:, None]
+        for rows in _blocks(logits):
+            torch.mul(logits[rows].softmax(-1), -gradient[rows], out=logits[rows])
+        return logits.scatter_add_(1, targets[:, None], gradient), None
 
 
 def token_entropy(logits: Tensor) -> Tensor:
     """Entropy [N] in nats of the distributions given by ``logits`` [N, V]."""
-    log_probs = logits.log_softmax(-1)
-    return -(log_probs.exp() * log_probs).sum(-1)
+    parts = []
+    for rows in _blocks(logits):
+        log_probs = logits[rows].log_softmax(-1)
+        parts.append(-(log_probs.exp() * log_probs).sum(-1))
+    return torch.cat(parts)
+
+
+def _blocks(logits: Tensor) -> Iterator[slice]:
+    """Slices of rows whose temporary copies are small beside the logits: a few megabytes on CPU, where they
+    then stay in the cache, and more on GPUs, where every block costs launches of kernels."""
+    rows, vocabulary = logits.shape
+    size = max(1, (2**19 if logits.device.type == "cpu" else 2**26) // vocabulary)
+    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 @torch.inference_mode()

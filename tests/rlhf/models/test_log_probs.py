@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 
 from rlhf.models.length_buckets import length_buckets
-from rlhf.models.log_probs import collate, completion_log_probs
+from rlhf.models.log_probs import collate, completion_log_probs, token_entropy, token_log_probs
 
 PAIRS = [([5, 6, 7], [8, 9]), ([4], [5, 6, 7, 8, 1]), ([9, 9, 9, 9], [1]), ([3, 0], [0, 1, 1])]
 
@@ -51,3 +51,35 @@ def test_buckets_hold_every_index_once_and_pad_within_the_budget() -> None:
     assert sorted(i for b in batches for i in b) == list(range(6))
     assert all(len(b) * max(lengths[i] for i in b) <= 12 or len(b) == 1 for b in batches)
     assert batches == length_buckets(lengths, 12)
+
+
+def test_the_gradient_of_log_probabilities_is_cross_entropys_over_several_blocks_of_rows() -> None:
+    torch.manual_seed(0)
+    states, weight = torch.randn(40, 8), torch.randn(20_000, 8)
+    targets, upstream = torch.randint(20_000, (40,)), torch.randn(40)
+    found, expected = (states.clone().requires_grad_() for _ in range(2))
+    values = token_log_probs(found @ weight.T, targets)
+    (values * upstream).sum().backward()
+    plain = (expected @ weight.T).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    (plain * upstream).sum().backward()
+    torch.testing.assert_close(values, plain)
+    torch.testing.assert_close(found.grad, expected.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_log_probabilities_and_entropy_share_logits_in_one_backward_pass() -> None:
+    torch.manual_seed(0)
+    states, weight, targets = torch.randn(6, 4), torch.randn(9, 4), torch.randint(9, (6,))
+    found, expected = (states.clone().requires_grad_() for _ in range(2))
+    logits = found @ weight.T
+    (token_log_probs(logits, targets).sum() + token_entropy(logits).sum()).backward()
+    log_probs = (expected @ weight.T).log_softmax(-1)
+    (log_probs.gather(1, targets[:, None]).sum() - (log_probs.exp() * log_probs).sum()).backward()
+    torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_a_second_backward_pass_over_overwritten_logits_is_an_error() -> None:
+    states = torch.randn(3, 4, requires_grad=True)
+    value = token_log_probs(states @ torch.randn(4, 5), torch.tensor([0, 1, 2])).sum()
+    value.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
