@@ -132,7 +132,7 @@ def count_work(trainer: PPOTrainer) -> dict[str, int]:
     taken: dict[int, int] = {}
 
     def counted_predict(batch: Any, **options: Any) -> Any:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and options.get("actor", True):
             counts["trained_tokens"] += len(batch.targets)
         return predict(batch, **options)
 

@@ -136,26 +136,20 @@ class Learner:
                 for name, tensor in experience.tensors().items()
                 if name != "mask"
             }
-            predicted = self._models.predict(
-                batch,
-                actor=train_actor,
-                entropy=self._settings.entropy_coefficient > 0,
-                freeze_trunk=not train_actor,
-            )
-            assert predicted.values is not None
-            value = value_loss(
-                predicted.values,
-                selected["values"],
-                selected["returns"],
-                clip_range=self._settings.value_clip_range,
-            ).sum()
-            sums["value_loss"] += float(value.detach())
-            shared = self._models.critic is None
-            loss = value * (self._settings.value_coefficient if shared and train_actor else 1.0)
-            if train_actor:
-                assert predicted.log_probs is not None
-                loss = loss + self._actor_loss(predicted.log_probs, predicted.entropy, selected, sums)
-            (loss / tokens).backward()
+            for actor, values in self._passes(train_actor):
+                predicted = self._models.predict(
+                    batch,
+                    actor=actor,
+                    values=values,
+                    entropy=self._settings.entropy_coefficient > 0,
+                    freeze_trunk=not train_actor,
+                )
+                losses = []
+                if predicted.values is not None:
+                    losses.append(self._critic_loss(predicted.values, selected, sums, beside_actor=actor))
+                if predicted.log_probs is not None:
+                    losses.append(self._actor_loss(predicted.log_probs, predicted.entropy, selected, sums))
+                (torch.stack(losses).sum() / tokens).backward()
         means = {name: total / tokens for name, total in self._summed(sums).items()}
         means.setdefault("approx_kl", 0.0)
         if train_actor and ptx:
@@ -165,6 +159,31 @@ class Learner:
             if not math.isfinite(means.get(name, 0.0)):
                 raise NonFiniteLossError(f"The {name.replace('_', ' ')}", step.rows)
         return means
+
+    def _passes(self, train_actor: bool) -> list[tuple[bool, bool]]:
+        """Whether actor and values take part in each forward and backward pass over a micro-batch.
+
+        A separate critic gets one of its own, so that the activations of one network are held at a time.
+        """
+        if self._models.critic is None:
+            return [(train_actor, True)]
+        return [(False, True), (True, False)] if train_actor else [(False, True)]
+
+    def _critic_loss(
+        self,
+        predicted: Tensor,
+        selected: dict[str, Tensor],
+        sums: defaultdict[str, float],
+        *,
+        beside_actor: bool,
+    ) -> Tensor:
+        """The critic's summed loss, weighted where it shares its pass with the actor's; adds its figure to
+        ``sums``."""
+        loss = value_loss(
+            predicted, selected["values"], selected["returns"], clip_range=self._settings.value_clip_range
+        ).sum()
+        sums["value_loss"] += float(loss.detach())
+        return loss * (self._settings.value_coefficient if beside_actor else 1.0)
 
     def _actor_loss(
         self,
@@ -232,7 +251,7 @@ class Learner:
         for group in self.groups:
             # without a gradient AdamW leaves a parameter alone, its moments and decay included
             group.optimizer.step()
-        self._zero_gradients()
+            group.optimizer.zero_grad(set_to_none=True)  # makes room for the next group's moments
         return norms
 
     def _zero_gradients(self) -> None:
