@@ -1,7 +1,7 @@
 """Where a PPO update's time goes on an accelerator: achieved FLOP/s of each phase beside the machine's own.
 
-Usage: ``python benchmarks/ppo_gpu.py [--hidden 1024 --layers 24 ...]``; on a machine without a GPU, with small
-sizes, it measures the CPU.
+Usage: ``python benchmarks/ppo_gpu.py [--hidden 1024 --layers 24 ...]``; on a machine without a GPU, with
+small sizes, it measures the CPU.
 
 Random weights, bf16, completions of full length. A phase's floating-point operations are those of its matrix
 products, two for each multiplication with its addition. One forward pass over sequences of L tokens, of which
@@ -12,9 +12,9 @@ of vocabulary:
 
 (projections and feed-forward; scores and mixing of causal attention; the head, at completion tokens only).
 ``generate`` is one pass of the policy, ``score`` one of the reward model without the head, ``advantages`` one
-of policy, reference and critic, ``learn`` three (forward, and a backward of two) of policy and critic for each
-epoch. They are set against the rate of one large bf16 matrix product, measured in the same run. Decoding reads
-all weights for every token of a batch, so ``generate`` is bound by memory rather than by that rate.
+of policy, reference and critic, ``learn`` three (forward, and a backward of two) of policy and critic for
+each epoch. They are set against the rate of one large bf16 matrix product, measured in the same run. Decoding
+reads all weights for every token of a batch, so ``generate`` is bound by memory rather than by that rate.
 """
 
 import argparse
@@ -139,9 +139,9 @@ def measure(args: argparse.Namespace, folder: Path, device: torch.device, peak: 
     memory = f", peak {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if device.type == "cuda" else ""
     card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(
-        f"\n{parameters / 1e6:.0f} M parameters, {args.rollouts} completions of up to {args.response} tokens, "
-        f"{args.epochs} epochs, critic {args.critic}, bf16{memory}; {card} measured at {peak / 1e12:.2f} "
-        f"TFLOP/s (bf16 product of {args.matmul}²); {machine_line()}."
+        f"\n{parameters / 1e6:.1f} M parameters, {args.rollouts} completions of up to {args.response} "
+        f"tokens, {args.epochs} epochs, critic {args.critic}, bf16{memory}; {card} measured at "
+        f"{peak / 1e12:.2f} TFLOP/s (bf16 product of {args.matmul}²); {machine_line()}."
     )
 
 

@@ -5,9 +5,9 @@ Usage: ``python benchmarks/ppo_vs_trl.py [--repeats 3] [--rows NAME ...] [--quic
 Both sides start from the same weights on disk and answer the same 64 prompts of 32 to 64 tokens. Completions
 are as long on both sides: a length is drawn for every prompt (geometric with p = 1/40, at most 96), or is 96
 for all; EOS is forbidden before it and forced there. One mini-batch, as many epochs, micro-batches of 8 rows
-(TRL) or of as many padded tokens (ours), learning rate 1e-5, one thread, a fresh process for each measurement,
-in alternation. Measured is one whole update: sampling, reward, log-probabilities, advantages, optimizer steps;
-neither start-up nor loading. An update takes many seconds, so none is spent on warming up.
+(TRL) or of as many padded tokens (ours), learning rate 1e-5, one thread, a fresh process for each
+measurement, in alternation. Measured is one whole update: sampling, reward, log-probabilities, advantages,
+optimizer steps; neither start-up nor loading. An update takes many seconds, so none is spent on warming up.
 
 Tokens sampled, tokens trained on and optimizer steps that were taken must agree, or the script fails. The
 first three rows do the same arithmetic as TRL; the two below do not (bfloat16, one trunk for two models) and

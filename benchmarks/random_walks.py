@@ -244,7 +244,9 @@ def trl_task(folder: Path, seed: int, updates: int) -> Path:
 def compare_with_trl(seeds: int, updates: int, venv: Path | None) -> None:
     """Print the time to ``LEARNT`` of both sides, seed by seed."""
     from side_by_side import machine_line, run_side, trl_python
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # the critic's new head is meant to be new
     python, script = trl_python(venv), Path(__file__).resolve()
     print(f"| seed | TRL: update, CPU s to {LEARNT} | ours | faster by | TRL: last 3 of {updates} updates "
           "| ours |\n" + "|---" * 6 + "|")  # fmt: skip

@@ -166,6 +166,7 @@ def test_a_policy_with_an_adapter_is_handed_over_merged_and_keeps_its_base(
 ) -> None:
     settings = make_settings(rollout_engine="vllm", lora=LoRASettings(rank=2), critic="shared")
     trainer = _trainer(policy_path, prompts, settings, tmp_path)
+    torch.manual_seed(0)
     for name, parameter in trainer.models.policy_parameters().items():
         if "lora_B" in name:  # as if trained: a fresh adapter changes nothing
             parameter.normal_(std=0.3)
