@@ -24,8 +24,8 @@ environment.configure()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`pytest -n 2`) a file's tests stay together, and those of `tests/pipelines`, which
-    share one run of the whole pipeline."""
+    """With several workers (`pytest -n 2`) a file's tests stay together, and those of `tests/pipelines`,
+    which share one run of the whole pipeline."""
     pipelines = Path(__file__).parent / "pipelines"
     for item in items:
         together = pipelines if item.path.is_relative_to(pipelines) else item.path

@@ -49,4 +49,4 @@ def test_every_file_of_the_trainer_counts() -> None:
     package = Path(module.__file__).parent
     starts_it = {"__init__", "launch", "worker"}
     names = {f"rlhf.training.ppo.{file.stem}" for file in package.glob("*.py") if file.stem not in starts_it}
-    assert names <= module._modules()
+    assert names <= module._modules(["rlhf.training.ppo.trainer"])
