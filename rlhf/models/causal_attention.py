@@ -13,8 +13,16 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from rlhf.models.log_probs import LINEAR_HEAD_ARCHITECTURES
+
 _NAME = "short_causal"
 _LONGEST = 1024
+
+
+def needs_no_mask(model: PreTrainedModel) -> bool:
+    """Whether what a model says at real tokens is the same without a mask over padding on the right: so it is
+    where no position sees a later one."""
+    return model.config.model_type in LINEAR_HEAD_ARCHITECTURES
 
 
 def attend_short_causal(model: PreTrainedModel) -> None:

@@ -24,6 +24,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 from rlhf.errors import DataError
 from rlhf.evaluation.baselines import BagOfWords, Pair, longer_wins_accuracy
 from rlhf.evaluation.intervals import wilson_interval
+from rlhf.models.causal_attention import attend_short_causal, needs_no_mask
 from rlhf.models.directory import ModelDirectory
 from rlhf.models.loading import load_reward_model, load_tokenizer, require_base
 from rlhf.models.saving import merge_adapter, require_new, save_model
@@ -104,9 +105,9 @@ class PreferenceTrainer(RewardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        outputs = model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        )
+        # Without a mask attention is on its fast causal path; the score is read at the last token but pads.
+        mask = None if needs_no_mask(trained_model(self)) else inputs["attention_mask"]
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=mask, use_cache=False)
         chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
         loss = preference_loss(
             chosen,
@@ -202,7 +203,10 @@ def train_reward_model(
             disable_dropout=settings.disable_dropout,
         )
 
-        choose_attention(model, arguments, settings.max_length)
+        if task.trainer is not PreferenceTrainer or not needs_no_mask(model):
+            choose_attention(model, arguments, settings.max_length)
+        elif arguments.use_cpu and arguments.bf16:
+            attend_short_causal(model)
 
         def evaluate(current: PreTrainedModel, split: str) -> dict[str, float]:
             with autocast_like(arguments):
