@@ -161,8 +161,8 @@ def test_rankings_ratings_labels_and_edits_become_comparisons() -> None:
         row("text-edit", "one two three", "one two 3", prompt="edit"),
     )
     assert set(texts(made.comparisons["train"], "prompt", "chosen", "rejected", "margin")) == {
-        ("ranking", "b", "a", 0.0),
-        ("ranking", "b", "c", 0.0),
+        ("ranking", "b", "a", 1.0),
+        ("ranking", "b", "c", 1.0),
         ("rating", "a", "b", 1.5),
         ("label", "a", "b", 0.0),
         ("edit", "one two three", "one two 3", 0.0),
