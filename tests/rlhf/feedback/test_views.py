@@ -274,7 +274,13 @@ def test_the_report_counts_what_came_in_what_was_left_out_and_what_it_looks_like
     ]
     assert made.report.data["sizes"]["comparisons"] == {"train": 2, "dev": 0, "test": 0}
     assert made.report.data["chosen_longer_share"] == 0.5
-    assert made.report.data["lengths"]["demonstrations"]["completion"] == {"p50": 5, "p95": 5, "max": 5}
+    assert made.report.data["lengths"]["demonstrations"]["completion"] == {
+        "p50": 5,
+        "p95": 5,
+        "max": 5,
+        "empty": 0,
+        "cut_off_share": 1.0,
+    }
     assert "&lt;b&gt;Hm" in made.report.html
 
 
