@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 
 from rlhf.feedback.annotators import QuestionFigures
 from rlhf.feedback.annotators_report import annotators_section
@@ -78,20 +78,23 @@ def views_report(
         "rows": quality.pii.rows,
         "finds": dict(sorted(quality.pii.finds.items())),
     }
-    report.data["lengths"] = {
+    texts = {
         name: {
-            column: _lengths(view["train"], column)
+            column: [_text(value) for value in view["train"][column][:]]
             for column in view["train"].column_names
             if column in _TEXT_COLUMNS and len(view["train"])
         }
         for name, view in views.items()
     }
+    report.data["lengths"] = {
+        name: {column: _lengths(held) for column, held in columns.items()} for name, columns in texts.items()
+    }
     comparisons = views["comparisons"]["train"]
     if len(comparisons):
-        report.data["mean_agreement"] = float(np.mean(comparisons["agreement"]))
-        report.data["chosen_longer_share"] = _chosen_longer(comparisons)
-        lengths = [[len(_text(value)) for value in comparisons[side]] for side in ("chosen", "rejected")]
-        bias = length_bias(*lengths)
+        report.data["mean_agreement"] = float(np.mean(comparisons["agreement"][:]))
+        chosen, rejected = (list(map(len, texts["comparisons"][side])) for side in ("chosen", "rejected"))
+        report.data["chosen_longer_share"] = float(np.mean(np.array(chosen) > np.array(rejected)))
+        bias = length_bias(chosen, rejected)
         report.data["length_bias"] = asdict(bias) if bias else None
 
     report.heading("Sizes")
@@ -158,8 +161,7 @@ def _quality_section(report: ReportBuilder) -> None:
         )
 
 
-def _lengths(data: Dataset, column: str) -> dict[str, float]:
-    texts = [_text(value) for value in data[column]]
+def _lengths(texts: Sequence[str]) -> dict[str, float]:
     lengths = [len(text) for text in texts]
     median, high, longest = np.percentile(lengths, [50, 95, 100], method="nearest")
     empty = sum(not text.strip() for text in texts)
@@ -171,11 +173,6 @@ def _lengths(data: Dataset, column: str) -> dict[str, float]:
         "empty": empty,
         "cut_off_share": cut_off,
     }
-
-
-def _chosen_longer(comparisons: Dataset) -> float:
-    chosen, rejected = ([len(_text(value)) for value in comparisons[side]] for side in ("chosen", "rejected"))
-    return float(np.mean(np.array(chosen) > np.array(rejected)))
 
 
 def _text(value: str | list[Message]) -> str:

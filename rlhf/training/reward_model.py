@@ -150,8 +150,8 @@ def train_reward_model(
         base: directory of a decoder (the SFT policy, as a rule) or an encoder, with its tokenizer.
         judgements: splits ``train``, ``dev``, ``test``. For ``objective: pairwise`` the columns ``prompt``,
             ``chosen``, ``rejected``, and ``weight``, ``margin``, ``agreement`` where they are used; for
-            ``regression`` ``prompt``, ``completion``, ``rating`` and, if there are several, ``question``. ``fold`` with a
-            fold.
+            ``regression`` ``prompt``, ``completion``, ``rating`` and, if there are several, ``question``.
+            ``fold`` with a fold.
         fold: train on the rows of this fold; all of them by default. Dev and test are never split by fold.
         seed: of the score head and row order.
         prefix: of the metrics' names, such as ``reward/proxy/``.

@@ -49,6 +49,7 @@ def dawid_skene(
 ) -> DawidSkene:
     """Fit the model (A. P. Dawid, A. M. Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using
     the EM Algorithm", Applied Statistics 28:20, 1979, eq. 2.3 to 2.5), starting from the shares of votes.
+    Steps are extrapolated, which changes the way there and not the end.
 
     Args:
         items: item of each of n judgements, numbered densely from 0, (n,).
@@ -58,7 +59,7 @@ def dawid_skene(
         smoothing: judgements per true label, distributed like those of all annotators together, that are
             added to each annotator's own; 0 is the paper's maximum likelihood.
         tolerance: iteration ends when the posterior moves less than this on average.
-        max_iterations: iteration ends here in any case, and ``converged`` says so.
+        max_iterations: steps of expectation and maximisation, after which ``converged`` is false.
     """
     counts = label_counts(items, labels, label_count)
     item_count, label_count = counts.shape
@@ -69,13 +70,10 @@ def dawid_skene(
     event_of = (annotators[order] * label_count + labels[order]).astype(np.int64)
     starts = np.searchsorted(item_of, np.arange(item_count))
 
-    posterior = counts / counts.sum(axis=1, keepdims=True)
-    moved, iterations, log_likelihood = np.inf, 0, -np.inf
-    prior = np.empty(label_count)
-    confusion = np.empty((annotator_count, label_count, label_count))
-    while moved >= tolerance and iterations < max_iterations:
-        iterations += 1
+    def step(posterior: Floats) -> tuple[Floats, Floats, Floats, float]:
+        """One maximisation and one expectation: posterior, prior, confusion and log-likelihood."""
         prior = posterior.mean(axis=0)
+        confusion = np.empty((annotator_count, label_count, label_count))
         for true in range(label_count):
             confusion[:, true, :] = np.bincount(
                 event_of, posterior[item_of, true], annotator_count * label_count
@@ -83,12 +81,32 @@ def dawid_skene(
         pooled = confusion.sum(axis=0) + _LEAST
         confusion += smoothing * pooled / pooled.sum(axis=1, keepdims=True) + _LEAST
         confusion /= confusion.sum(axis=2, keepdims=True)
-
         by_event = np.log(confusion).transpose(0, 2, 1).reshape(-1, label_count)
         evidence = np.log(prior + _LEAST) + np.add.reduceat(by_event[event_of], starts, axis=0)
         total = logsumexp(evidence, axis=1, keepdims=True)
-        log_likelihood = float(total.sum())
-        updated = np.exp(evidence - total)
-        moved = float(np.abs(updated - posterior).mean())
-        posterior = updated
-    return DawidSkene(posterior, prior, confusion, log_likelihood, iterations, moved < tolerance)
+        return np.exp(evidence - total), prior, confusion, float(total.sum())
+
+    posterior = counts / counts.sum(axis=1, keepdims=True)
+    iterations, converged = 0, False
+    while True:
+        first, prior, confusion, log_likelihood = step(posterior)
+        iterations += 1
+        converged = float(np.abs(first - posterior).mean()) < tolerance
+        if converged or iterations + 2 > max_iterations:
+            return DawidSkene(first, prior, confusion, log_likelihood, iterations, converged)
+        second, _, _, reached = step(first)
+        posterior, _, _, jumped = step(_extrapolated(posterior, first, second))
+        iterations += 2
+        if jumped < reached:
+            posterior = second
+
+
+def _extrapolated(start: Floats, first: Floats, second: Floats) -> Floats:
+    """Where three iterates in a row are heading: the third scheme of SQUAREM (Varadhan & Roland 2008,
+    Scandinavian Journal of Statistics 35:335), which turns thousands of iterations into dozens where few
+    judgements overlap."""
+    change = first - start
+    bend = second - first - change
+    length = max(1.0, float(np.linalg.norm(change) / max(float(np.linalg.norm(bend)), _LEAST)))
+    jump = np.clip(start + 2.0 * length * change + length**2 * bend, _LEAST, None)
+    return jump / jump.sum(axis=1, keepdims=True)
