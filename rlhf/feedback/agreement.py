@@ -17,6 +17,9 @@ _FEWEST_RESAMPLES = 100
 _MOST_WORK = 2e9
 """Multiplications that the interval may take; beyond it there are fewer resamples."""
 
+_CHUNK = 1_000_000
+"""Figures held at a time while pairs of values are counted."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -58,35 +61,43 @@ def krippendorff_alpha(
     counts = np.bincount(flat, minlength=count * len(domain)).reshape(count, len(domain))
     patterns, multiplicity = np.unique(counts, axis=0, return_counts=True)
     scale = domain.astype(float) if level == "interval" else np.arange(len(domain), dtype=float)
-    alpha = _alpha(patterns, multiplicity.astype(float), scale, level)
+    alpha = float(_alphas(patterns, multiplicity[None, :], scale, level)[0])
     if np.isnan(alpha):
         return None
     resamples = int(np.clip(_MOST_WORK / (patterns.size * len(domain)), _FEWEST_RESAMPLES, _RESAMPLES))
-    rng = np.random.default_rng(seed)
     # Drawing items with replacement is drawing how often each pattern of counts comes up.
-    drawn = rng.multinomial(count, multiplicity / count, size=resamples)
-    alphas = [_alpha(patterns, weights.astype(float), scale, level) for weights in drawn]
-    low, high = np.nanpercentile(alphas, [2.5, 97.5])
+    drawn = np.random.default_rng(seed).multinomial(count, multiplicity / count, size=resamples)
+    low, high = np.nanpercentile(_alphas(patterns, drawn, scale, level), [2.5, 97.5])
     return Agreement(alpha, Interval(float(low), float(high)), count, int(judged[judged > 1].sum()))
 
 
-def _alpha(counts: NDArray[np.int64], weights: Floats, scale: Floats, level: Level) -> float:
-    """Alpha from counts of values by item, (items, values), each item taken ``weights`` times."""
-    share = weights / (counts.sum(axis=1) - 1)
-    observed = (counts * share[:, None]).T @ counts
-    observed[np.diag_indices_from(observed)] -= share @ counts
-    total = observed.sum(axis=1)
+def _alphas(counts: NDArray[np.int64], weights: NDArray[np.int64], scale: Floats, level: Level) -> Floats:
+    """Alpha from counts of values by item, (items, values), each item taken ``weights`` times, for several
+    weightings, (weightings, items); NaN where there is only one value."""
+    width = counts.shape[1]
+    observed = np.zeros((len(weights), width * width))
+    chunk = max(1, _CHUNK // width**2)
+    for at in range(0, len(counts), chunk):
+        own = counts[at : at + chunk].astype(float)
+        pairs = own[:, :, None] * own[:, None, :]
+        pairs[:, np.arange(width), np.arange(width)] -= own
+        pairs /= own.sum(axis=1)[:, None, None] - 1
+        observed += weights[:, at : at + chunk].astype(float) @ pairs.reshape(len(own), -1)
+    coincidences = observed.reshape(len(weights), width, width)
+    total = coincidences.sum(axis=2)
     distance = _squared_distances(total, scale, level)
     # Values within an item are paired without replacement, and so are those of all items by chance.
-    expected = (total @ distance @ total) / (total.sum() - 1)
-    return float(1.0 - (observed * distance).sum() / expected) if expected > 0 else float("nan")
+    by_chance = np.einsum("bv,bvw,bw->b", total, distance, total) / (total.sum(axis=1) - 1)
+    disagreement = (coincidences * distance).sum(axis=(1, 2))
+    unlike = by_chance > 0
+    return 1.0 - np.divide(disagreement, by_chance, out=np.full(len(weights), np.nan), where=unlike)
 
 
 def _squared_distances(total: Floats, scale: Floats, level: Level) -> Floats:
+    """How far values are apart, (weightings, values, values)."""
     if level == "nominal":
-        return 1.0 - np.eye(len(total))
-    if level == "interval":
-        return (scale[:, None] - scale[None, :]) ** 2
-    # Ranks between two values, counting half of either: how many judgements lie between them.
-    middle = np.cumsum(total) - total / 2
-    return (middle[:, None] - middle[None, :]) ** 2
+        return np.broadcast_to(1.0 - np.eye(len(scale)), (len(total), len(scale), len(scale)))
+    # Ordinal: how many judgements lie between two values, with half of either's own.
+    middle = np.cumsum(total, axis=1) - total / 2
+    at = np.broadcast_to(scale, total.shape) if level == "interval" else middle
+    return (at[:, :, None] - at[:, None, :]) ** 2
