@@ -108,11 +108,11 @@ def encode_demonstrations(
         if weights:
             encoded["weight"].append(row["weight"])
     if weights:
-        encoded["weight"] = _scaled(encoded["weight"])
+        encoded["weight"] = scaled_weights(encoded["weight"])
     return EncodedRows(Dataset.from_dict(encoded), overlong, dropped)
 
 
-def _scaled(weights: list[float]) -> list[float]:
+def scaled_weights(weights: list[float]) -> list[float]:
     """Weights with a mean of one, so that the learning rate keeps its meaning."""
     total = sum(weights)
     return [weight * len(weights) / total for weight in weights] if total else weights
@@ -167,7 +167,7 @@ def encode_pairs(
         for name, value in zip(names, values, strict=True):
             encoded[name].append(value)
     if weights:
-        encoded["weight"] = _scaled(encoded["weight"])
+        encoded["weight"] = scaled_weights(encoded["weight"])
     return EncodedRows(Dataset.from_dict(encoded), overlong, overlong)
 
 
