@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from rlhf.feedback.settings_aggregation import AggregationSettings
 from rlhf.sample.settings import SupportDeskSettings
 from rlhf.settings import Settings
 
@@ -178,6 +179,26 @@ class DatasetSettings(Settings):
     near_duplicate_threshold: float | None = Field(default=0.85, gt=0, le=1)
     """Jaccard similarity of 5-character shingles from which a training prompt counts as a copy of a dev or
     test prompt and is left out of training; null turns the search off (for prompts made from templates)."""
+    contamination_ngram: PositiveInt | None = 13
+    """Number of words in a row that a training prompt must share with a dev or test prompt to be left out of
+    training (Brown et al. 2020, arXiv:2005.14165, appendix C); null turns the search off (for prompts made
+    from templates)."""
+    pii: Literal["ignore", "report", "mask", "drop"] = "report"
+    """Personal data found by pattern (e-mail addresses, phone, card and IBAN numbers) in prompts, responses
+    and what annotators wrote: count it, put a placeholder such as ``[EMAIL]`` in its place before anything
+    else is done (a prompt's side then hangs on the masked text), or leave the row out."""
+    pii_detector: Literal["patterns", "presidio"] = "patterns"
+    """``patterns`` needs nothing else. ``presidio`` also finds names and places, with the packages
+    presidio-analyzer and a spaCy model, and takes some milliseconds a text."""
+    aggregation: AggregationSettings = AggregationSettings()
+    """How several annotators' judgements become one."""
+    minimum_agreement: float | None = Field(default=None, ge=-1, le=1)
+    """Krippendorff's alpha below which preparation stops, for any question that several annotators answered
+    about the same items. 0 is chance, 1 is perfect; preferences are often between 0.2 and 0.6."""
+    contradictions: Literal["keep", "drop"] = "keep"
+    """Comparisons of one prompt that contradict each other once they are settled (a over b, b over c, c over
+    a; texts that differ in case or spacing only are the same): keep them or leave all of a circle out. They
+    are counted in either case."""
     min_completion_chars: int = Field(default=1, ge=0)
     """Demonstrations and chosen responses shorter than this many characters are left out."""
     pairs_from_rankings: Literal["all", "adjacent"] = "all"
@@ -193,9 +214,13 @@ class DatasetSettings(Settings):
     """Labels, in lower case, that call a response bad."""
     demonstrations_from_labels: bool = False
     """Whether responses that were labelled good are demonstrations too."""
+    pairs_from_discarded: bool = False
+    """Whether a demonstration that was submitted is preferred to one that was discarded, for the same prompt
+    and question. For records that an annotator accepts or discards; a discarded row may also be one that
+    nobody wanted to judge."""
     max_pairs_per_prompt: PositiveInt = 32
-    """Most comparisons derived from the labels or from the ratings of one prompt; direct comparisons and
-    rankings are never capped."""
+    """Most comparisons derived from the labels, the ratings or the discarded demonstrations of one prompt;
+    direct comparisons and rankings are never capped."""
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> "DatasetSettings":

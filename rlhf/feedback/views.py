@@ -2,33 +2,36 @@
 deterministic: equal rows in any order give equal views. Whether a view suffices is for the stage that needs
 it."""
 
-import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import pyarrow as pa
 
 from rlhf.errors import DataError
+from rlhf.feedback.annotators import annotator_figures, require_agreement
+from rlhf.feedback.material import Material, take_apart
 from rlhf.feedback.near_duplicates import near_duplicates
-from rlhf.feedback.pairs import (
-    Pair,
-    Score,
-    Vote,
-    edit_distance,
+from rlhf.feedback.pairs import Pair, settle
+from rlhf.feedback.quality.contamination import contaminated
+from rlhf.feedback.quality.contradictions import Contradictions, contradictory
+from rlhf.feedback.quality.pii import PIICounts, finder, without_pii
+from rlhf.feedback.rows import Message
+from rlhf.feedback.settings import DatasetSettings
+from rlhf.feedback.splits import SPLITS, Split, fold_of_key, split_of_key
+from rlhf.feedback.views_report import Quality, views_report
+from rlhf.feedback.votes import (
+    NAMELESS,
     mean_scores,
-    settle,
+    votes_from_consensus,
+    votes_from_discarded,
     votes_from_labels,
     votes_from_ranking,
     votes_from_ratings,
 )
-from rlhf.feedback.rows import Message, canonical_json, prompt_hash
-from rlhf.feedback.settings import DatasetSettings
-from rlhf.feedback.splits import SPLITS, Split, fold_of_key, split_of_key, text_key
-from rlhf.feedback.views_report import views_report
 from rlhf.report import Report
 
 logger = logging.getLogger(__name__)
@@ -67,8 +70,8 @@ RATINGS_SCHEMA = pa.schema(
 PROMPTS_SCHEMA = pa.schema([("prompt", _MESSAGES), ("record_id", pa.string())])
 TEXT_SCHEMA = pa.schema([("text", pa.string())])
 
-# Annotators whose name nobody recorded are several people: none of them supersedes another.
-_NAMELESS = "unknown"
+_NEAR_DUPLICATE = "near-duplicate of dev or test"
+_CONTAMINATED = "shares contamination_ngram words in a row with dev or test"
 
 
 @dataclass(frozen=True)
@@ -90,37 +93,6 @@ class Views:
     report: Report
 
 
-@dataclass
-class _Prompt:
-    """A prompt under its hash; of several spellings (whitespace) the smallest stands for all."""
-
-    messages: list[Message]
-    spelling: str
-    record_id: str
-    usable: bool = False
-    """Whether a submitted or drafted row has it, so that it may be answered in rollouts."""
-
-
-@dataclass
-class _Material:
-    """Rows taken apart by what they can become."""
-
-    prompts: dict[str, _Prompt] = field(default_factory=dict)
-    demonstrations: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Record id by (prompt hash, completion)."""
-    texts: dict[str, str] = field(default_factory=dict)
-    """Text by its hash."""
-    votes: list[Vote] = field(default_factory=list)
-    ratings: list[Score] = field(default_factory=list)
-    rated_texts: dict[str, str] = field(default_factory=dict)
-    """Rated texts without a prompt, by their hash."""
-    labels: list[Score] = field(default_factory=list)
-    incoming: dict[tuple[str, str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """Number of rows by annotator, by (source, kind, status)."""
-    left_out: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """By view, then reason."""
-
-
 def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
     """Derive all views from annotation rows.
 
@@ -130,49 +102,41 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
         settings: splits, aggregation and thresholds.
 
     Raises:
-        DataError: nothing is left for any view.
+        ConfigError: presidio is asked for and not installed.
+        DataError: annotators agree less than ``minimum_agreement``, or nothing is left for any view.
     """
-    material = _take_apart(table.to_pylist(), settings)
+    left_out: dict[str, Counter[str]] = defaultdict(Counter)
+    records = list(_latest(table.to_pylist(), left_out["rows"]))
+    pii = PIICounts()
+    if settings.pii != "ignore":
+        before = len(records)
+        records, pii = without_pii(records, settings.pii, finder(settings.pii_detector))
+        left_out["rows"]["personal data"] += before - len(records)
+    annotators = annotator_figures(records)
+    require_agreement(annotators, settings.minimum_agreement)
+
+    material = take_apart(records, settings, left_out)
     sides: dict[str, Split] = {key: split_of_key(key, settings) for key in material.prompts}
-    all_texts = material.texts | material.rated_texts
-    text_sides: dict[str, Split] = {key: split_of_key(key, settings) for key in all_texts}
-    copies = frozenset[str]()
-    if settings.near_duplicate_threshold is not None:
-        joined = {
-            key: "\n".join(m["content"] for m in prompt.messages) for key, prompt in material.prompts.items()
-        }
-        copies = _copies(joined, sides, settings.near_duplicate_threshold) | _copies(
-            all_texts, text_sides, settings.near_duplicate_threshold
-        )
+    text_sides: dict[str, Split] = {key: split_of_key(key, settings) for key in material.all_texts}
+    unfit = _unfit_for_training(material, sides, text_sides, settings)
     pairs = _pairs(material, settings)
-    views = _assemble(material, pairs, sides, text_sides, copies, settings)
+    pairs, contradictions = _consistent(pairs, material, settings)
+    views = _assemble(material, pairs, sides, text_sides, unfit, settings)
     if not any(len(rows) for view in views.values() for rows in view.values()):
         raise DataError(
             "No feedback is left for training: no row is both submitted and usable; see what ingest and the "
             "views left out, and correct the sources."
         )
-    report = views_report(views, material.incoming, material.left_out, copies=len(copies))
+    quality = Quality(
+        near_duplicates=sum(reason == _NEAR_DUPLICATE for reason in unfit.values()),
+        contaminated=sum(reason == _CONTAMINATED for reason in unfit.values()),
+        contradictions=contradictions,
+        pii=pii,
+    )
+    report = views_report(views, material.incoming, left_out, quality, annotators)
     for name, view in views.items():
         logger.info("%s: %s", name, ", ".join(f"{split} {len(rows)}" for split, rows in view.items()))
     return Views(**views, report=report)
-
-
-def _take_apart(records: list[dict[str, Any]], settings: DatasetSettings) -> _Material:
-    material = _Material()
-    hashes: dict[tuple[tuple[str, str], ...], str] = {}
-    for record in _latest(records, material.left_out["rows"]):
-        material.incoming[record["source"], record["kind"], record["status"]][record["annotator"]] += 1
-        messages = record["prompt"]
-        key = ""
-        if messages:
-            turns = tuple((m["role"], m["content"]) for m in messages)
-            key = hashes.get(turns) or hashes.setdefault(turns, prompt_hash(messages))
-            _remember_prompt(material, key, record)
-        if record["status"] == "submitted":
-            _take_row(material, key, record, settings)
-        else:
-            material.left_out["rows"][f"{record['status']} rows"] += 1
-    return material
 
 
 def _latest(records: list[dict[str, Any]], left_out: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -184,115 +148,80 @@ def _latest(records: list[dict[str, Any]], left_out: Counter[str]) -> Iterator[d
 
     newest: dict[tuple[object, ...], str] = {}
     for record in records:
-        if record["annotator"] != _NAMELESS:
+        if record["annotator"] != NAMELESS:
             key = identity(record)
             newest[key] = max(newest.get(key, ""), record["updated_at"])
     for record in records:
-        if record["annotator"] != _NAMELESS and record["updated_at"] < newest[identity(record)]:
+        if record["annotator"] != NAMELESS and record["updated_at"] < newest[identity(record)]:
             left_out["revised later by the same annotator"] += 1
         else:
             yield record
 
 
-def _remember_prompt(material: _Material, key: str, record: dict[str, Any]) -> None:
-    prompt = material.prompts.get(key)
-    if prompt is None:
-        spelling = canonical_json(record["prompt"])
-        prompt = material.prompts[key] = _Prompt(record["prompt"], spelling, record["record_id"])
-    elif (
-        record["prompt"] != prompt.messages
-        and (spelling := canonical_json(record["prompt"])) < prompt.spelling
-    ):
-        prompt.messages, prompt.spelling = record["prompt"], spelling
-    prompt.record_id = min(prompt.record_id, record["record_id"])
-    prompt.usable |= record["status"] != "discarded"
-
-
-def _take_row(material: _Material, key: str, record: dict[str, Any], settings: DatasetSettings) -> None:
-    value = json.loads(record["value"])
-    identity = record["record_id"]
-    responses = [response.strip() for response in record["responses"]]
-    match record["kind"]:
-        case "demonstration" if key:
-            _add_demonstration(material, key, value, identity, settings)
-        case "demonstration":
-            _add_text(material, value)
-        case "comparison":
-            preferred, other = responses if value != 1 else reversed(responses)
-            material.votes.append(Vote(key, preferred, other, identity, tie=value is None))
-        case "ranking":
-            material.votes += votes_from_ranking(
-                key, responses, value, identity, settings.pairs_from_rankings
-            )
-        case "rating":
-            if not key:
-                key = text_key(responses[0])
-                material.rated_texts[key] = responses[0]
-            material.ratings.append(Score(key, record["question"], responses[0], float(value), identity))
-        case "label":
-            label = str(value).strip().lower()
-            if label in settings.good_labels:
-                material.labels.append(Score(key, record["question"], responses[0], 1.0, identity))
-                if settings.demonstrations_from_labels:
-                    _add_demonstration(material, key, responses[0], identity, settings)
-            elif label in settings.bad_labels:
-                material.labels.append(Score(key, record["question"], responses[0], 0.0, identity))
-            else:
-                material.left_out["comparisons"]["label neither good nor bad"] += 1
-        case "text-edit":
-            _add_demonstration(material, key, value, identity, settings)
-            if edit_distance(responses[0], value) >= settings.min_edit_distance:
-                material.votes.append(Vote(key, value.strip(), responses[0], identity))
-            else:
-                material.left_out["comparisons"]["edit closer than min_edit_distance"] += 1
-
-
-def _add_demonstration(
-    material: _Material, key: str, completion: str, identity: str, settings: DatasetSettings
-) -> None:
-    completion = completion.strip()
-    if len(completion) < settings.min_completion_chars:
-        material.left_out["demonstrations"]["shorter than min_completion_chars"] += 1
-        return
-    earlier = material.demonstrations.get((key, completion))
-    if earlier is not None:
-        material.left_out["demonstrations"]["same prompt and completion"] += 1
-        identity = min(identity, earlier)
-    material.demonstrations[key, completion] = identity
-
-
-def _add_text(material: _Material, text: str) -> None:
-    key = text_key(text)
-    if key in material.texts:
-        material.left_out["text"]["same text"] += 1
-    else:
-        material.texts[key] = text.strip()
-
-
-def _pairs(material: _Material, settings: DatasetSettings) -> list[Pair]:
-    most = settings.max_pairs_per_prompt
-    from_ratings, far = votes_from_ratings(material.ratings, settings.rating_gap, most)
-    from_labels, unmatched = votes_from_labels(material.labels, most)
-    pairs, unsettled = settle([*material.votes, *from_ratings, *from_labels])
+def _pairs(material: Material, settings: DatasetSettings) -> list[Pair]:
+    most, how = settings.max_pairs_per_prompt, settings.aggregation
     left_out = material.left_out["comparisons"]
-    left_out.update(far + unmatched + unsettled)
+    votes = list(material.votes)
+    if how.rankings == "bradley_terry":
+        ranked, equal = votes_from_consensus(material.rankings, settings.pairs_from_rankings)
+        votes += ranked
+        left_out.update(equal)
+    else:
+        for ranking in material.rankings:
+            votes += votes_from_ranking(ranking, settings.pairs_from_rankings)
+    for derived, reasons in (
+        votes_from_ratings(material.ratings, settings.rating_gap, most),
+        votes_from_labels(material.labels, most, how.labels, smoothing=how.smoothing),
+        votes_from_discarded(material.submitted, material.discarded, most),
+    ):
+        votes += derived
+        left_out.update(reasons)
+    pairs, unsettled = settle(votes, how.comparisons, smoothing=how.smoothing)
+    left_out.update(unsettled)
     long_enough = [pair for pair in pairs if len(pair.chosen) >= settings.min_completion_chars]
     left_out["chosen shorter than min_completion_chars"] += len(pairs) - len(long_enough)
     return long_enough
 
 
-def _copies(texts: dict[str, str], sides: dict[str, Split], threshold: float) -> frozenset[str]:
-    training = {key: text for key, text in texts.items() if sides[key] == "train"}
-    evaluation = (text for key, text in texts.items() if sides[key] != "train")
-    return near_duplicates(training, evaluation, threshold)
+def _consistent(
+    pairs: list[Pair], material: Material, settings: DatasetSettings
+) -> tuple[list[Pair], Contradictions]:
+    found = contradictory(pairs)
+    if settings.contradictions == "keep":
+        return pairs, found
+    left_out = material.left_out["comparisons"]
+    left_out["contradict each other"] += len(found.circular)
+    left_out["sides differ in case or spacing only"] += len(found.equal)
+    unwanted = found.circular | found.equal
+    return [pair for index, pair in enumerate(pairs) if index not in unwanted], found
+
+
+def _unfit_for_training(
+    material: Material, sides: dict[str, Split], text_sides: dict[str, Split], settings: DatasetSettings
+) -> dict[str, str]:
+    """Why training prompts and texts are too close to dev or test ones, by their hash."""
+    prompts = {
+        key: "\n".join(m["content"] for m in prompt.messages) for key, prompt in material.prompts.items()
+    }
+    unfit: dict[str, str] = {}
+    for texts, own in ((prompts, sides), (material.all_texts, text_sides)):
+        training = {key: text for key, text in texts.items() if own[key] == "train"}
+        evaluation = [text for key, text in texts.items() if own[key] != "train"]
+        if settings.contamination_ngram is not None:
+            found = contaminated(training, evaluation, settings.contamination_ngram)
+            unfit |= dict.fromkeys(found, _CONTAMINATED)
+        if settings.near_duplicate_threshold is not None:
+            found = near_duplicates(training, evaluation, settings.near_duplicate_threshold)
+            unfit |= dict.fromkeys(found, _NEAR_DUPLICATE)
+    return unfit
 
 
 def _assemble(
-    material: _Material,
+    material: Material,
     pairs: Sequence[Pair],
     sides: dict[str, Split],
     text_sides: dict[str, Split],
-    copies: frozenset[str],
+    unfit: dict[str, str],
     settings: DatasetSettings,
 ) -> dict[str, datasets.DatasetDict]:
     def splits_of(
@@ -300,15 +229,15 @@ def _assemble(
     ) -> datasets.DatasetDict:
         rows: dict[Split, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         for key, row in entries:
-            if key in copies:
-                material.left_out[name]["near-duplicate of dev or test"] += 1
+            if key in unfit:
+                material.left_out[name][unfit[key]] += 1
             else:
                 rows[sides.get(key) or text_sides[key]].append(row)
         return datasets.DatasetDict(
             {split: datasets.Dataset(pa.Table.from_pylist(rows[split], schema=schema)) for split in SPLITS}
         )
 
-    prompts = material.prompts
+    prompts, how = material.prompts, settings.aggregation
     # In order of hashes: the same for the same rows, whatever order they came in, and as good as shuffled.
     demonstrations = sorted(material.demonstrations.items())
     texts: Iterable[tuple[str, str]] = sorted(material.texts.items())
@@ -326,7 +255,7 @@ def _assemble(
                     {
                         "prompt": prompts[key].messages,
                         "completion": _reply(completion),
-                        "weight": 1.0,
+                        "weight": material.weights.get((key, completion), 1.0),
                         "record_id": record_id,
                     },
                 )
@@ -343,8 +272,8 @@ def _assemble(
                         "prompt": prompts[pair.prompt].messages,
                         "chosen": _reply(pair.chosen),
                         "rejected": _reply(pair.rejected),
-                        "weight": 1.0,
-                        "margin": pair.margin,
+                        "weight": pair.confidence if how.weight == "confidence" else 1.0,
+                        "margin": pair.log_odds if how.margin == "log_odds" else pair.margin,
                         "agreement": pair.agreement,
                         "fold": fold_of_key(pair.prompt, settings.folds, settings.split_salt),
                         "record_id": pair.record_id,

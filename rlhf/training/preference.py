@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
+from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -32,7 +34,7 @@ from rlhf.training.policy_result import PolicyResult
 from rlhf.training.policy_run import PolicyRun, ResumableTrainer, load_start
 from rlhf.training.ppo.batching import prompts_of_update
 from rlhf.training.ppo.prompts import encode_prompts
-from rlhf.training.rows import EncodedRows, completion_text
+from rlhf.training.rows import EncodedRows, completion_text, scaled_weights
 from rlhf.training.settings import TrainerSettings
 from rlhf.training.settings_policy import ComparisonSettings, DPOSettings, algorithm_of
 
@@ -80,8 +82,16 @@ def train_on_comparisons(
         check_length(settings.max_length, model.config, name)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", _USUAL_LENGTH)
     limit = settings.max_length or min(_USUAL_LENGTH, positions)
-    encode = encode_paired if isinstance(settings, DPOSettings) else encode_unpaired
-    encoded = encode(rows, tokenizer, max_length=limit)
+    if isinstance(settings, DPOSettings):
+        encoded = encode_paired(
+            rows,
+            tokenizer,
+            max_length=limit,
+            weights=settings.use_weights,
+            agreements=settings.soft_labels,
+        )
+    else:
+        encoded = encode_unpaired(rows, tokenizer, max_length=limit)
     if encoded.dropped:
         logger.warning(
             "%d of %d rows are longer than %s.max_length %d and were left out.",
@@ -123,15 +133,25 @@ def train_on_comparisons(
     return run.train(trainer)
 
 
-def encode_paired(rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> EncodedRows:
-    """Comparisons as ``prompt_ids``, ``chosen_ids``, ``rejected_ids``; a pair with a side over the limit is
-    left out.
+def encode_paired(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    weights: bool = False,
+    agreements: bool = False,
+) -> EncodedRows:
+    """Comparisons as ``prompt_ids``, ``chosen_ids``, ``rejected_ids``, and with ``weights`` or ``agreements``
+    both ``weight`` (scaled to a mean of one) and ``agreement``, 1 for the one that is not asked for; a pair
+    with a side over the limit is left out.
 
     Raises:
-        DataError: a column is missing, or a side is not one assistant turn.
+        DataError: a column is missing, a side is not one assistant turn, or all weights are 0.
     """
-    _require(rows, {"prompt", "chosen", "rejected"})
-    encoded: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+    used = {name for name, wanted in (("weight", weights), ("agreement", agreements)) if wanted}
+    _require(rows, {"prompt", "chosen", "rejected"} | used)
+    encoded: dict[str, list[Any]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+    judged: dict[str, list[float]] = {"weight": [], "agreement": []}
     dropped = 0
     for index, row in enumerate(rows):
         record = str(row.get("record_id", index))
@@ -145,6 +165,12 @@ def encode_paired(rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_leng
             continue
         for name, ids in zip(encoded, (prompt, chosen, rejected), strict=True):
             encoded[name].append(ids)
+        for name, values in judged.items():
+            values.append(row[name] if name in used else 1.0)
+    if weights and judged["weight"] and not any(judged["weight"]):
+        raise DataError("All comparisons have weight 0; set dpo.use_weights to false or check the weights.")
+    if used:
+        encoded |= {"weight": scaled_weights(judged["weight"]), "agreement": judged["agreement"]}
     return EncodedRows(Dataset.from_dict(encoded), dropped, dropped)
 
 
@@ -178,10 +204,58 @@ def encode_unpaired(rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_le
 
 
 class PairedTrainer(ResumableTrainer, DPOTrainer):
-    """DPO on rows that are encoded already."""
+    """DPO on rows that are encoded already, and with what annotators make of them where rows say so."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        columns = ["prompt_ids", "chosen_ids", "rejected_ids", "weight", "agreement"]
+        self._signature_columns = columns  # type: ignore[assignment]
+
+    def _compute_loss(
+        self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], return_outputs: bool
+    ) -> Any:
+        if "weight" not in inputs:
+            return super()._compute_loss(model, inputs, return_outputs)
+        # TRL averages over pairs before a weight could be applied.
+        weight, agreement = inputs.pop("weight"), inputs.pop("agreement")
+        mask = inputs["completion_mask"]
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            labels=inputs["input_ids"].masked_fill(mask == 0, -100),
+            use_cache=False,
+            fused_lm_head=True,
+        )
+        chosen, rejected = outputs.log_probs[:, -(mask.shape[1] - 1) :].sum(dim=1).chunk(2)
+        reference = model if self.ref_model is None else self.ref_model
+        reference_chosen, reference_rejected = self.compute_ref_log_probs(reference, inputs)
+        rewards = self.beta * (chosen - reference_chosen), self.beta * (rejected - reference_rejected)
+        difference = rewards[0] - rewards[1]
+        expected = -agreement * logsigmoid(difference) - (1 - agreement) * logsigmoid(-difference)
+        figures = self._metrics["train" if model.training else "eval"]
+        for name, values in {
+            "rewards/chosen": rewards[0],
+            "rewards/rejected": rewards[1],
+            "rewards/margins": difference,
+            "rewards/accuracies": (difference > 0).float(),
+            "logps/chosen": chosen,
+            "logps/rejected": rejected,
+        }.items():
+            figures[name].append(self.accelerator.gather(values.detach()).mean().item())
+        loss = (weight * expected).mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+class JudgedCollator(DataCollatorForPreference):
+    """TRL's collator with the weights and agreements of pairs that have them."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        for name in {"weight", "agreement"} & examples[0].keys():
+            batch[name] = torch.tensor([example[name] for example in examples], dtype=torch.float)
+        return batch
 
 
 class UnpairedTrainer(ResumableTrainer, KTOTrainer):
@@ -251,7 +325,7 @@ def _trainer(
             DPOConfig, trainer, loss_type=[settings.loss], label_smoothing=settings.label_smoothing, **given
         )
         choose_attention(model, paired, limit)
-        collator = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
+        collator = JudgedCollator(pad_token_id=tokenizer.pad_token_id)
         return PairedTrainer(model, args=paired, data_collator=collator, **shared)
     unpaired = training_arguments(
         KTOConfig,

@@ -59,33 +59,39 @@ def preference_loss(
     weight: torch.Tensor,
     margin: torch.Tensor,
     center_coefficient: float | None,
+    probability: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean of ``weight · (−log σ(chosen − rejected − margin) + c·(chosen + rejected)²)``; all shapes
-    (pairs,).
+    """Mean of ``weight · (−p·log σ(Δ) − (1 − p)·log σ(−Δ) + c·(chosen + rejected)²)`` with
+    ``Δ = chosen − rejected − margin``; all shapes (pairs,).
 
-    The likelihood is Bradley & Terry's (1952), the margin Llama 2's (arXiv:2307.09288, eq. 2), the centring
-    Eisenstein et al.'s (arXiv:2312.09244, eq. 2). A pair of weight 0 has no part in it.
+    ``probability`` p is that of the chosen answer being the better one, 1 by default. The likelihood is
+    Bradley & Terry's (1952), the margin Llama 2's (arXiv:2307.09288, eq. 2), the centring Eisenstein et
+    al.'s (arXiv:2312.09244, eq. 2). A pair of weight 0 has no part in it.
     """
-    terms = -logsigmoid(chosen - rejected - margin)
+    difference = chosen - rejected - margin
+    terms = -logsigmoid(difference)
+    if probability is not None:
+        terms = probability * terms - (1 - probability) * logsigmoid(-difference)
     if center_coefficient is not None:
         terms = terms + center_coefficient * (chosen + rejected) ** 2
     return (weight * terms).mean()
 
 
 class PreferenceCollator(DataCollatorForPreference):
-    """TRL's collator, which knows margins, with weights."""
+    """TRL's collator, which knows margins, with weights and agreements."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call(examples)
-        batch["weight"] = torch.tensor([example["weight"] for example in examples], dtype=torch.float)
+        for column in ("weight", "agreement"):
+            batch[column] = torch.tensor([example[column] for example in examples], dtype=torch.float)
         return batch
 
 
 class PreferenceTrainer(RewardTrainer):
-    """``RewardTrainer`` with a weight per pair.
+    """``RewardTrainer`` with a weight and an agreement per pair.
 
     The loss is written out because TRL's hands every column to the model and averages before a weight could
-    be applied; with weights of one and margins of zero both are equal.
+    be applied; with weights and agreements of one and margins of zero both are equal.
     """
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -95,6 +101,7 @@ class PreferenceTrainer(RewardTrainer):
             "rejected_ids",
             "margin",
             "weight",
+            "agreement",
             "length",
         ]
 
@@ -115,6 +122,7 @@ class PreferenceTrainer(RewardTrainer):
             weight=inputs["weight"],
             margin=inputs["margin"],
             center_coefficient=cast(RewardConfig, self.args).center_rewards_coefficient,
+            probability=inputs["agreement"],
         )
         with torch.no_grad():
             figures = self._metrics["train" if model.training else "eval"]
@@ -142,9 +150,9 @@ def train_reward_model(
     Args:
         base: directory of a decoder (the SFT policy, as a rule) or an encoder, with its tokenizer.
         judgements: splits ``train``, ``dev``, ``test``. For ``objective: pairwise`` the columns ``prompt``,
-            ``chosen``, ``rejected``, and ``weight``, ``margin`` where they are used; for ``regression``
-            ``prompt``, ``completion``, ``rating`` and, if there are several, ``question``. ``fold`` with a
-            fold.
+            ``chosen``, ``rejected``, and ``weight``, ``margin``, ``agreement`` where they are used; for
+            ``regression`` ``prompt``, ``completion``, ``rating`` and, if there are several, ``question``.
+            ``fold`` with a fold.
         fold: train on the rows of this fold; all of them by default. Dev and test are never split by fold.
         seed: of the score head and row order.
         prefix: of the metrics' names, such as ``reward/proxy/``.
@@ -268,6 +276,7 @@ def pairs_task(
         max_length=settings.max_length,
         weights=settings.use_weights,
         margins=settings.use_margins,
+        agreements=settings.soft_labels,
     )
     if train.dropped:
         logger.warning(

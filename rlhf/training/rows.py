@@ -64,22 +64,28 @@ def encode_demonstrations(
     max_length: int,
     completion_only: bool = True,
     drop_overlong: bool = False,
+    weights: bool = False,
 ) -> EncodedRows:
     """Demonstrations (``prompt``/``completion``, each text or chat turns, or ``text``) with their labels.
 
     Returns:
-        Columns ``input_ids``, ``labels`` (``-100`` where nothing is learnt) and ``length``.
+        Columns ``input_ids``, ``labels`` (``-100`` where nothing is learnt) and ``length``, and with
+        ``weights`` the rows' ``weight``, scaled to a mean of one.
 
     Raises:
         DataError: the columns are others, or a completion is not one assistant turn.
     """
     columns = set(rows.column_names)
+    if weights and "weight" not in columns:
+        raise DataError("Demonstrations lack the column weight; prepare the view anew or turn weights off.")
     if not ({"prompt", "completion"} <= columns or "text" in columns):
         raise DataError(
             "Demonstrations need the columns prompt and completion, or text, but have "
             f"{', '.join(sorted(columns))}; prepare the view anew."
         )
     encoded: dict[str, list[Any]] = {"input_ids": [], "labels": [], "length": []}
+    if weights:
+        encoded["weight"] = []
     overlong = dropped = 0
     for index, row in enumerate(rows):
         if "completion" in columns:
@@ -99,7 +105,17 @@ def encode_demonstrations(
         encoded["input_ids"].append(ids)
         encoded["labels"].append(labels)
         encoded["length"].append(len(ids))
+        if weights:
+            encoded["weight"].append(row["weight"])
+    if weights:
+        encoded["weight"] = scaled_weights(encoded["weight"])
     return EncodedRows(Dataset.from_dict(encoded), overlong, dropped)
+
+
+def scaled_weights(weights: list[float]) -> list[float]:
+    """Weights with a mean of one, so that the learning rate keeps its meaning."""
+    total = sum(weights)
+    return [weight * len(weights) / total for weight in weights] if total else weights
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -115,23 +131,25 @@ def encode_pairs(
     max_length: int,
     weights: bool = False,
     margins: bool = False,
+    agreements: bool = False,
 ) -> EncodedRows:
     """Comparisons (``prompt``/``chosen``/``rejected``, each text or chat turns) as pairs of token ids.
 
     A pair with a side over ``max_length`` is left out: a cut answer would be judged without its end.
 
     Returns:
-        Columns ``chosen_ids``, ``rejected_ids``, ``weight`` (scaled to a mean of one), ``margin`` and
-        ``length`` (of the longer side).
+        Columns ``chosen_ids``, ``rejected_ids``, ``weight`` (scaled to a mean of one), ``margin``,
+        ``agreement`` and ``length`` (of the longer side).
 
     Raises:
         DataError: a column is missing, or a side is not one assistant turn.
     """
     needed = {"prompt", "chosen", "rejected"} | ({"weight"} if weights else set())
     needed |= {"margin"} if margins else set()
+    needed |= {"agreement"} if agreements else set()
     if missing := needed - set(rows.column_names):
         raise DataError(f"Comparisons lack the columns {', '.join(sorted(missing))}; prepare the view anew.")
-    names = ("chosen_ids", "rejected_ids", "weight", "margin", "length")
+    names = ("chosen_ids", "rejected_ids", "weight", "margin", "agreement", "length")
     encoded: dict[str, list[Any]] = {name: [] for name in names}
     overlong = 0
     for index, row in enumerate(rows):
@@ -144,12 +162,12 @@ def encode_pairs(
         if length > max_length:
             overlong += 1
             continue
-        values = (*sides, row["weight"] if weights else 1.0, row["margin"] if margins else 0.0, length)
+        weight, margin = row["weight"] if weights else 1.0, row["margin"] if margins else 0.0
+        values = (*sides, weight, margin, row["agreement"] if agreements else 1.0, length)
         for name, value in zip(names, values, strict=True):
             encoded[name].append(value)
-    if weights and (total := sum(encoded["weight"])):
-        scale = len(encoded["weight"]) / total
-        encoded["weight"] = [w * scale for w in encoded["weight"]]
+    if weights:
+        encoded["weight"] = scaled_weights(encoded["weight"])
     return EncodedRows(Dataset.from_dict(encoded), overlong, overlong)
 
 

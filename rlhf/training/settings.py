@@ -178,6 +178,9 @@ class SFTSettings(TrainerSettings):
     """Learn the completion alone; off, the prompt counts as well."""
     overlong: Literal["truncate", "drop"] = "truncate"
     """Rows over ``max_length``: cut the end of the completion off, or leave the row out. Both are counted."""
+    use_weights: bool = False
+    """Weigh each row's loss by its ``weight`` column; weights are scaled to a mean of one, 0 ignores a row.
+    Not together with ``packing``."""
     packing: bool = False
     """Put whole rows side by side in one sequence, without seeing each other. Pays with flash attention on
     GPUs; on CPU ``length_grouping`` is faster."""
@@ -186,6 +189,12 @@ class SFTSettings(TrainerSettings):
     pad_token: str | None = None
     """Token for padding, when the tokenizer has none of its own. Default: a token unlike EOS is found or
     added."""
+
+    @model_validator(mode="after")
+    def _rows_keep_their_weight(self) -> Self:
+        if self.packing and self.use_weights:
+            raise ValueError("packing loses the weights of rows; turn packing or use_weights off")
+        return self
 
 
 class RewardModelSettings(TrainerSettings):
@@ -207,6 +216,10 @@ class RewardModelSettings(TrainerSettings):
     use_margins: bool = False
     """Ask for a difference of at least the ``margin`` column (Llama 2, arXiv:2307.09288, eq. 2). For
     ``pairwise`` only."""
+    soft_labels: bool = False
+    """Take the ``agreement`` column as the probability p that the chosen answer is the better one, and learn
+    the expected likelihood −p·log σ(Δ) − (1 − p)·log σ(−Δ) of the difference in reward Δ, which is least at
+    Δ = log(p / (1 − p)). For ``pairwise`` only, and not together with ``use_margins``."""
     center_rewards_coefficient: float | None = Field(default=0.01, ge=0)
     """Weight of the squared sum of both rewards, which keeps rewards around zero (Eisenstein et al. 2023,
     arXiv:2312.09244, eq. 2). Without effect on ``regression``, whose targets have mean 0."""
@@ -220,8 +233,12 @@ class RewardModelSettings(TrainerSettings):
 
     @model_validator(mode="after")
     def _settings_are_of_the_objective(self) -> Self:
-        if self.objective == "regression" and (self.use_weights or self.use_margins):
-            raise ValueError("use_weights and use_margins belong to objective pairwise; leave them out")
+        if self.objective == "regression" and (self.use_weights or self.use_margins or self.soft_labels):
+            raise ValueError(
+                "use_weights, use_margins and soft_labels belong to objective pairwise; leave them out"
+            )
+        if self.use_margins and self.soft_labels:
+            raise ValueError("use_margins and soft_labels both say how far rewards are apart; leave one out")
         if self.objective == "pairwise" and self.rating_question is not None:
             raise ValueError("rating_question belongs to objective regression; leave it out")
         return self

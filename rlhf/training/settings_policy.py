@@ -205,6 +205,22 @@ class DPOSettings(_ComparisonSettings):
     the logistic one made unbiased for label noise (rDPO, arXiv:2403.00409)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of comparisons taken to be wrong; for the losses ``sigmoid`` and ``robust``."""
+    use_weights: bool = False
+    """Weigh each pair's loss by its ``weight`` column; weights are scaled to a mean of one, 0 ignores a
+    pair. For the loss ``sigmoid``."""
+    soft_labels: bool = False
+    """Take the ``agreement`` column as the probability p that the chosen answer is the better one, and learn
+    the expected loss −p·log σ(Δ) − (1 − p)·log σ(−Δ) of the difference in implicit reward Δ. For the loss
+    ``sigmoid``, without ``label_smoothing``."""
+
+    @model_validator(mode="after")
+    def _annotators_have_a_loss(self) -> Self:
+        told = self.use_weights or self.soft_labels
+        if told and (self.loss != "sigmoid" or self.label_smoothing):
+            raise ValueError(
+                "use_weights and soft_labels belong to the loss sigmoid without label_smoothing; change one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _smoothing_has_a_loss(self) -> Self:

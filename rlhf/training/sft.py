@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer, pack_dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from rlhf.errors import DataError
 from rlhf.models.directory import ModelDirectory
@@ -59,7 +60,7 @@ def train_sft(
     Args:
         base: directory of a full model with its tokenizer.
         demonstrations: split ``train``, and ``dev`` where there is one; columns ``prompt`` and ``completion``
-            (chat turns or text), or ``text``.
+            (chat turns or text), or ``text``; ``weight`` where it is used.
         output_dir: where the policy is written; absent or empty.
         seed: of row order, dropout and new weights. The same seed, data and machine give the same digest.
 
@@ -84,7 +85,7 @@ def train_sft(
     fit_model(model, tokenizer)
     check_length(settings.max_length, model.config, "sft")
 
-    def encode(split: str) -> EncodedRows | None:
+    def encode(split: str, *, weights: bool = False) -> EncodedRows | None:
         if split not in demonstrations or not len(demonstrations[split]):
             return None
         return encode_demonstrations(
@@ -93,12 +94,17 @@ def train_sft(
             max_length=settings.max_length,
             completion_only=settings.completion_only_loss,
             drop_overlong=settings.overlong == "drop",
+            weights=weights,
         )
 
-    train = encode("train")
+    train = encode("train", weights=settings.use_weights)
     if train is None or not len(train.dataset):
         lost = f" ({train.dropped} rows are longer than sft.max_length)" if train else ""
         raise DataError(f"There are no demonstrations to train on{lost}; add a source of demonstrations.")
+    if settings.use_weights and not any(train.dataset["weight"]):
+        raise DataError(
+            "All demonstrations have weight 0; set sft.use_weights to false or check the weights."
+        )
     dev = encode("dev")
     if train.overlong:
         logger.warning(
@@ -155,7 +161,7 @@ def fit_language_model(
     """Optimise a language model on tokenised rows; shared by fine-tuning and pre-training.
 
     Args:
-        train: columns ``input_ids``, ``labels``, ``length``.
+        train: columns ``input_ids``, ``labels``, ``length``, and ``weight`` where rows count unequally.
         packing: a strategy of ``trl.pack_dataset``. ``bfd`` keeps rows from seeing each other; that is exact
         only
             because TRL passes ``use_cache=False``, without which the mask of packed rows is not built.
@@ -194,6 +200,9 @@ def fit_language_model(
         arguments,
         train_dataset=train,
         processing_class=tokenizer,
+        data_collator=(
+            WeightedCollator(pad_token_id=tokenizer.pad_token_id) if "weight" in train.column_names else None
+        ),
         # Progress first, then the evaluation of the same step.
         callbacks=[SinkCallback(sink, prefix), *callbacks],
         peft_config=lora_config(lora, "policy") if lora is not None else None,
@@ -202,11 +211,21 @@ def fit_language_model(
     return trained_model(trainer), metrics | (evaluation.latest if evaluation else {})
 
 
-class PolicyTrainer(SFTTrainer):
-    """``SFTTrainer`` with a cheaper loss for small models on one CPU process.
+class WeightedCollator(DataCollatorForLanguageModeling):
+    """TRL's collator with a weight for each row."""
 
-    TRL projects every position to the vocabulary, in tiles and twice, to save memory on GPUs; for a million
-    parameters that is half of the time. Here only the learnt positions are projected, once. Loss and
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        batch["weight"] = torch.tensor([example["weight"] for example in examples], dtype=torch.float)
+        return batch
+
+
+class PolicyTrainer(SFTTrainer):
+    """``SFTTrainer`` with weights of rows, and a cheaper loss for small models on one CPU process.
+
+    With weights the loss is the weighted sum over the learnt tokens by their number; weights of one change
+    nothing. TRL projects every position to the vocabulary, in tiles and twice, to save memory on GPUs; for a
+    million parameters that is half of the time. Here only the learnt positions are projected, once. Loss and
     gradients are the same.
     """
 
@@ -217,6 +236,8 @@ class PolicyTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
+        if "weight" in inputs:
+            return self._weighted_loss(model, inputs, return_outputs, num_items_in_batch)
         # Other families scale or cap their logits; a wrapped model must be called as a whole.
         simple = _has_linear_head(model) and self.args.use_cpu and self.accelerator.num_processes == 1
         if return_outputs or not simple:
@@ -245,6 +266,37 @@ class PolicyTrainer(SFTTrainer):
             figures["num_tokens"] = [self._total_train_tokens]
             figures["mean_token_accuracy"].append((logits.argmax(-1) == wanted).float().mean().item())
         return loss / max(1, int(count))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # TRL's, and the weight; columns that a dataset lacks do no harm.
+        columns = ["input_ids", "labels", "seq_lengths", "weight"]
+        self._signature_columns = columns  # type: ignore[assignment]
+
+    def _weighted_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool,
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> Any:
+        outputs = model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+        )
+        labels = inputs["labels"][:, 1:]
+        learnt = labels != IGNORED
+        logits, wanted = outputs.logits[:, :-1][learnt].float(), labels[learnt]
+        weights = inputs["weight"][:, None].expand_as(labels)[learnt]
+        loss = (torch.nn.functional.cross_entropy(logits, wanted, reduction="none") * weights).sum()
+        loss = loss / max(1, int(wanted.numel() if num_items_in_batch is None else num_items_in_batch))
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # The number is that of all processes, whose gradients are averaged afterwards.
+            loss = loss * self.accelerator.num_processes
+        with torch.no_grad():
+            figures = self._metrics["train" if model.training else "eval"]
+            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            figures["num_tokens"] = [self._total_train_tokens]
+            figures["mean_token_accuracy"].append((logits.argmax(-1) == wanted).float().mean().item())
+        return (loss, outputs) if return_outputs else loss
 
 
 def _has_linear_head(model: nn.Module) -> bool:

@@ -1,16 +1,10 @@
+import math
 import random
 
 import pytest
 
-from rlhf.feedback.pairs import (
-    Score,
-    Vote,
-    edit_distance,
-    settle,
-    votes_from_labels,
-    votes_from_ranking,
-    votes_from_ratings,
-)
+from rlhf.feedback.pairs import Pair, settle
+from rlhf.feedback.votes import Vote
 
 
 def vote(preferred: str, other: str, record_id: str = "r", **more: object) -> Vote:
@@ -54,61 +48,57 @@ def test_the_order_of_votes_does_not_matter() -> None:
     assert settle(votes) == settle(rng.sample(votes, len(votes)))
 
 
-@pytest.mark.parametrize(
-    ("which", "expected"),
-    [("all", {"ab", "ac", "ad", "bd", "cd"}), ("adjacent", {"ab", "ac", "bd", "cd"})],
-)
-def test_a_ranking_gives_pairs_of_different_rank(which: str, expected: set[str]) -> None:
-    votes = votes_from_ranking("p", ["a", "b", "c", "d"], [1, 2, 2, 5], "r", which)  # type: ignore[arg-type]
-    assert {v.preferred + v.other for v in votes} == expected
+def test_a_vote_that_is_itself_uncertain_counts_by_its_certainty() -> None:
+    (pair,), _ = settle([vote("a", "b", certainty=0.8), vote("a", "b"), vote("b", "a", certainty=0.6)])
+    assert pair.chosen == "a"
+    assert pair.agreement == pytest.approx((0.8 + 1.0 + 0.4) / 3)
 
 
-def score(response: str, value: float, question: str = "q") -> Score:
-    return Score("p", question, response, value, f"r-{response}")
+def test_confidence_and_log_odds_follow_from_the_agreement() -> None:
+    divided = Pair("p", "a", "b", "r", agreement=0.75, margin=0.0, votes=4)
+    assert divided.confidence == pytest.approx(0.5)
+    assert divided.log_odds == pytest.approx(math.log(3.5 / 1.5))
+    alone = Pair("p", "a", "b", "r", agreement=1.0, margin=0.0, votes=1)
+    assert alone.log_odds == pytest.approx(math.log(3.0))
 
 
-def test_mean_ratings_far_enough_apart_give_pairs_with_the_gap_as_margin() -> None:
-    scores = [score("a", 5), score("a", 4), score("b", 3), score("c", 2.5)]
-    votes, left_out = votes_from_ratings(scores, gap=1.5, most=10)
-    assert {(v.preferred, v.other, v.margin) for v in votes} == {("a", "b", 1.5), ("a", "c", 2.0)}
-    assert left_out == {"ratings closer than rating_gap": 1}
+def crowd(seed: int) -> tuple[list[Vote], int]:
+    """Votes of six on 300 pairs: three are good, three choose the first answer whatever it says."""
+    rng = random.Random(seed)
+    votes = []
+    for item in range(300):
+        first, second = (
+            (f"good {item}", f"bad {item}") if rng.random() < 0.5 else (f"bad {item}", f"good {item}")
+        )
+        for person in range(6):
+            right = rng.random() < (0.9 if person < 3 else 0.5)
+            swapped = (first[0] == "g") != right if person < 3 else rng.random() < 0.05
+            preferred, other = (second, first) if swapped else (first, second)
+            votes.append(Vote(str(item), preferred, other, "r", annotator=f"a{person}", swapped=swapped))
+    return votes, 300
 
 
-def test_ratings_of_different_questions_are_not_compared() -> None:
-    assert votes_from_ratings([score("a", 5, "helpful"), score("b", 1, "honest")], 1.0, 10)[0] == []
+def test_dawid_skene_hears_through_those_who_prefer_the_first_answer() -> None:
+    votes, count = crowd(0)
+
+    def right(method: str) -> float:
+        return sum(pair.chosen[0] == "g" for pair in settle(votes, method)[0]) / count  # type: ignore[arg-type]
+
+    print(f"majority {right('majority'):.3f}, Dawid-Skene {right('dawid_skene'):.3f}")
+    assert right("dawid_skene") > 0.93 > right("majority") + 0.1
 
 
-def test_of_too_many_rating_pairs_the_clearest_are_kept() -> None:
-    scores = [score(str(n), float(n)) for n in range(6)]
-    votes, left_out = votes_from_ratings(scores, gap=1.0, most=3)
-    assert [v.margin for v in votes] == [5.0, 4.0, 4.0]
-    assert left_out == {"beyond max_pairs_per_prompt": 12}
+def test_dawid_skene_settles_the_same_whatever_the_order_of_votes_and_sides() -> None:
+    votes, _ = crowd(1)
+    shuffled = random.Random(2).sample(votes, len(votes))
+    assert settle(votes, "dawid_skene") == settle(shuffled, "dawid_skene")
 
 
-def test_good_responses_are_preferred_to_bad_ones_by_majority_of_labels() -> None:
-    scores = [score("a", 1), score("a", 1), score("a", 0), score("b", 0), score("c", 1), score("c", 0)]
-    votes, left_out = votes_from_labels(scores, most=10)
-    assert [(v.preferred, v.other) for v in votes] == [("a", "b")]
-    assert left_out == {"as many good as bad labels": 1}
-
-
-def test_labels_without_a_counterpart_are_counted() -> None:
-    assert votes_from_labels([score("a", 1), score("b", 1)], 10) == (
-        [],
-        {"labelled responses without a counterpart": 2},
-    )
-
-
-def test_of_too_many_label_pairs_each_response_is_used_about_equally() -> None:
-    scores = [score(f"good {n}", 1) for n in range(4)] + [score(f"bad {n}", 0) for n in range(4)]
-    votes, left_out = votes_from_labels(scores, most=8)
-    assert len({(v.preferred, v.other) for v in votes}) == 8
-    assert {sum(v.preferred == f"good {n}" for v in votes) for n in range(4)} == {2}
-    assert {sum(v.other == f"bad {n}" for v in votes) for n in range(4)} == {2}
-    assert left_out == {"beyond max_pairs_per_prompt": 8}
-
-
-def test_edit_distance_is_the_share_of_changed_words() -> None:
-    assert edit_distance("one two three four", "one two three four") == 0
-    assert edit_distance("one two three four", "one two 3 four") == pytest.approx(0.25)
-    assert edit_distance("one", "two") == 1
+def test_dawid_skene_leaves_out_what_is_most_likely_a_tie() -> None:
+    names = ["ada", "ben", "cid"]
+    clear = [Vote(str(n), "a", "b", "r", annotator=who) for n in range(20) for who in names]
+    ties = [Vote("tied", "a", "b", "r", tie=True, annotator=who) for who in names[:2]]
+    pairs, left_out = settle([*clear, *ties, Vote("tied", "a", "b", "r", annotator="cid")], "dawid_skene")
+    assert len(pairs) == 20
+    assert left_out == {"settled as a tie": 1}
+    assert all(pair.agreement > 0.99 for pair in pairs)

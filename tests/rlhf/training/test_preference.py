@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from rlhf.errors import ConfigError, DataError
 from rlhf.models.chat import encode_conversation
@@ -65,6 +65,59 @@ def test_kto_learns_from_labelled_rows_too(base: Path, tmp_path: Path) -> None:
     assert sink.curves["kto/rewards/margins"][-1][1] > 0.5
     with pytest.raises(DataError, match="lack the columns chosen, rejected"):
         train(base, rows, tmp_path / "dpo", "dpo")
+
+
+def judged(rows: Dataset, weight: list[float], agreement: list[float]) -> Dataset:
+    bare = rows.remove_columns([name for name in ("weight", "agreement") if name in rows.column_names])
+    return bare.add_column("weight", weight).add_column("agreement", agreement)
+
+
+def curves(base: Path, rows: Dataset, out: Path, **changes: object) -> dict[str, list[float]]:
+    sink = RecordingSink()
+    train(base, rows, out, "dpo", sink=sink, **changes)
+    return {name: [value for _, value in curve] for name, curve in sink.curves.items()}
+
+
+def test_weights_and_agreements_of_one_train_as_if_there_were_none(
+    base: Path, comparisons: DatasetDict, tmp_path: Path
+) -> None:
+    rows = comparisons["train"]
+    ones = judged(rows, [1.0] * len(rows), [1.0] * len(rows))
+    plain = curves(base, rows, tmp_path / "plain", max_steps=4)
+    told = curves(base, ones, tmp_path / "told", max_steps=4, use_weights=True, soft_labels=True)
+    for name in ("dpo/loss", "dpo/rewards/margins", "dpo/rewards/chosen", "dpo/logps/rejected"):
+        assert told[name] == pytest.approx(plain[name], rel=1e-4, abs=1e-5)
+
+
+def test_what_annotators_are_divided_on_moves_the_policy_no_further_than_their_odds(
+    base: Path, comparisons: DatasetDict, tmp_path: Path
+) -> None:
+    rows = comparisons["train"]
+    divided = judged(rows, [1.0] * len(rows), [0.6] * len(rows))
+    hard = curves(base, divided, tmp_path / "hard", max_steps=12)
+    soft = curves(base, divided, tmp_path / "soft", max_steps=12, soft_labels=True)
+    assert hard["dpo/rewards/margins"][-1] > 1.0
+    assert soft["dpo/rewards/margins"][-1] < 0.8  # log(0.6 / 0.4) is 0.41
+
+
+def test_pairs_of_weight_zero_are_not_learnt(base: Path, comparisons: DatasetDict, tmp_path: Path) -> None:
+    rows = comparisons["train"]
+    half = len(rows) // 2
+    turned = Dataset.from_list(
+        [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows.select(range(half))]
+    )
+    mixed = concatenate_datasets([rows.select_columns(turned.column_names), turned])
+    weighed = judged(mixed, [1.0] * len(rows) + [0.0] * half, [1.0] * len(mixed))
+    told = curves(base, weighed, tmp_path / "told", max_steps=10, use_weights=True)
+    plain = curves(base, weighed, tmp_path / "plain", max_steps=10)
+    # Two in three say one thing and one in three the opposite: heard alone, the two go much further.
+    spread = [max(map(abs, curve["dpo/rewards/margins"])) for curve in (told, plain)]
+    assert spread[0] > 2 * spread[1]
+    nothing = judged(rows, [0.0] * len(rows), [1.0] * len(rows))
+    with pytest.raises(DataError, match="weight 0"):
+        train(base, nothing, tmp_path / "nothing", "dpo", use_weights=True)
+    with pytest.raises(ValueError, match="belong to the loss sigmoid"):
+        DPOSettings(loss="ipo", use_weights=True)
 
 
 def test_only_the_chosen_fold_is_learnt_from(base: Path, comparisons: DatasetDict, tmp_path: Path) -> None:

@@ -46,6 +46,37 @@ def test_a_margin_raises_the_loss_as_if_the_gap_were_smaller() -> None:
     assert asked > plain
 
 
+def test_a_soft_label_is_the_expected_loss_of_both_outcomes() -> None:
+    def loss(probability: torch.Tensor | None, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return preference_loss(
+            first, second, weight=ONES, margin=ZEROS, center_coefficient=0.1, probability=probability
+        )
+
+    hard, turned = loss(None, CHOSEN, REJECTED), loss(None, REJECTED, CHOSEN)
+    assert loss(ONES, CHOSEN, REJECTED).item() == hard.item()
+    soft = loss(torch.full((3,), 0.7), CHOSEN, REJECTED)
+    assert soft.item() == pytest.approx(0.7 * hard.item() + 0.3 * turned.item())
+
+
+def test_a_soft_label_is_best_fitted_by_its_log_odds() -> None:
+    difference = torch.tensor([0.0], requires_grad=True)
+    probability = torch.tensor([0.8])
+    for _ in range(400):
+        (gradient,) = torch.autograd.grad(
+            preference_loss(
+                difference,
+                torch.zeros(1),
+                weight=torch.ones(1),
+                margin=torch.zeros(1),
+                center_coefficient=None,
+                probability=probability,
+            ),
+            difference,
+        )
+        difference = (difference - gradient).detach().requires_grad_()
+    assert difference.item() == pytest.approx(torch.logit(probability).item(), abs=1e-4)
+
+
 def test_a_pair_of_weight_zero_has_no_gradient() -> None:
     chosen = CHOSEN.clone().requires_grad_()
     weight = torch.tensor([1.0, 0.0, 2.0])
@@ -69,7 +100,7 @@ def test_without_weights_the_loss_is_that_of_trl(
     )  # fmt: skip
     batch = PreferenceCollator(pad_token_id=tokenizer.pad_token_id)(list(pairs.select(range(8))))
     losses = []
-    for kind, left_out in ((RewardTrainer, {"weight"}), (PreferenceTrainer, set())):
+    for kind, left_out in ((RewardTrainer, {"weight", "agreement"}), (PreferenceTrainer, set())):
         trainer = kind(model, config, train_dataset=pairs, processing_class=tokenizer)
         inputs = {k: v for k, v in batch.items() if k not in left_out}
         losses.append(trainer.compute_loss(model, inputs).item())
@@ -160,6 +191,12 @@ def test_weights_and_margins_count_only_when_settings_say_so(
     reference = weights("a", comparisons)
     assert same(reference, weights("b", other))
     assert not same(reference, weights("c", other, use_weights=True))
+    divided = DatasetDict(comparisons)
+    divided["train"] = comparisons["train"].add_column("agreement", [0.6] * len(comparisons["train"]))
+    assert same(reference, weights("x", divided))
+    assert not same(reference, weights("y", divided, soft_labels=True))
+    with pytest.raises(DataError, match="agreement"):
+        weights("z", comparisons, soft_labels=True)
     assert not same(reference, weights("d", other, use_margins=True))
     nothing = DatasetDict(train=comparisons["train"].map(lambda row: {"weight": 0.0}))
     with pytest.raises(DataError, match="weight 0"):
@@ -220,3 +257,8 @@ def test_an_encoder_without_room_for_the_sequences_is_refused(
     settings = SETTINGS.model_copy(update={"template": "instruction", "max_length": 161})
     with pytest.raises(ConfigError, match="positions"):
         train_reward_model(roberta_base, comparisons, settings, tmp_path / "rm")
+
+
+def test_margins_and_soft_labels_do_not_go_together() -> None:
+    with pytest.raises(ValueError, match="leave one out"):
+        RewardModelSettings(use_margins=True, soft_labels=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import DatasetDict
+from datasets import DatasetDict, concatenate_datasets
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from rlhf.errors import ConfigError, DataError, ModelError, TrainingError
@@ -14,7 +14,7 @@ from rlhf.models.loading import load_policy, load_tokenizer
 from rlhf.tracking import RecordingSink
 from rlhf.training.rows import encode_demonstrations
 from rlhf.training.settings import LoRASettings, OptimizerSettings, SFTSettings
-from rlhf.training.sft import PolicyTrainer, train_sft
+from rlhf.training.sft import PolicyTrainer, WeightedCollator, train_sft
 
 SETTINGS = SFTSettings(
     epochs=4,
@@ -70,6 +70,49 @@ def test_the_cheaper_loss_has_the_value_and_gradients_of_trl(
     (expected, gradient), (loss, own) = outcomes
     assert loss == pytest.approx(expected, rel=1e-6)
     assert torch.allclose(own, gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulated", [None, 100])
+def test_weights_of_one_are_no_weights_and_others_scale_each_rows_gradient(
+    base: Path, demonstrations: DatasetDict, tmp_path: Path, accumulated: int | None
+) -> None:
+    tokenizer = load_tokenizer(base)
+    rows = encode_demonstrations(demonstrations["train"], tokenizer, max_length=64).dataset.select(range(4))
+    config = SFTConfig(str(tmp_path), use_cpu=True, bf16=False, report_to=[], disable_tqdm=True)
+    model = load_policy(base)
+    trainer = PolicyTrainer(model, config, train_dataset=rows, processing_class=tokenizer)
+    collator = WeightedCollator(pad_token_id=tokenizer.pad_token_id)
+
+    def gradient(weights: list[float] | None) -> torch.Tensor:
+        chosen = rows if weights is None else rows.add_column("weight", weights)
+        batch = (trainer.data_collator if weights is None else collator)(list(chosen))
+        count = None if accumulated is None else torch.tensor(accumulated)
+        model.zero_grad()
+        trainer.compute_loss(model, batch, num_items_in_batch=count).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    assert torch.allclose(gradient([1.0] * 4), gradient(None), atol=1e-6)
+    single = [gradient([float(i == j) for j in range(4)]) for i in range(4)]
+    assert torch.allclose(
+        gradient([0.0, 3.0, 0.5, 1.0]), 3 * single[1] + 0.5 * single[2] + single[3], atol=1e-6
+    )
+
+
+def test_rows_of_weight_zero_are_not_learnt(base: Path, demonstrations: DatasetDict, tmp_path: Path) -> None:
+    train = demonstrations["train"]
+    lies = train.map(lambda row: {"completion": [{"role": "assistant", "content": "zzz"}]})
+    mixed = concatenate_datasets(
+        [train.add_column("weight", [1.0] * len(train)), lies.add_column("weight", [0.0] * len(lies))]
+    )
+    settings = SETTINGS.model_copy(update={"use_weights": True})
+    rows = DatasetDict(train=mixed, dev=demonstrations["dev"])
+    weighted = train_sft(base, rows, settings, tmp_path / "weighted")
+    plain = train_sft(base, rows, SETTINGS, tmp_path / "plain")
+    assert weighted.metrics["eval/loss"] < plain.metrics["eval/loss"] - 0.1
+    with pytest.raises(DataError, match="column weight"):
+        train_sft(base, demonstrations, settings, tmp_path / "none")
+    with pytest.raises(ValueError, match="packing"):
+        SFTSettings(use_weights=True, packing=True)
 
 
 def test_packed_rows_do_not_see_each_other(base: Path, demonstrations: DatasetDict, tmp_path: Path) -> None:
