@@ -24,6 +24,9 @@ def compact(url: str, source_key: str) -> None:
         return
     try:
         table.optimize.compact(partition_filters=partition)
-        table.vacuum(retention_hours=int(_KEEP_REPLACED.total_seconds() // 3600), dry_run=False)
+        # In full: also files of ingests that broke off before their transaction.
+        table.vacuum(
+            retention_hours=int(_KEEP_REPLACED.total_seconds() // 3600), dry_run=False, full=True
+        )
     except CommitFailedError:
         logger.debug("the ledger was written to meanwhile; the next ingest compacts it")

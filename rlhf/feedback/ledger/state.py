@@ -104,3 +104,9 @@ def _unseen(rows: pa.Table, earlier: Sequence[np.ndarray]) -> pa.Table:
     own = pc.utf8_slice_codeunits(rows["row_hash"], 0, 16).to_pylist()
     words = np.array([int(text, 16) for text in own], np.uint64)
     return rows.filter(pa.array(~np.isin(words, seen)))
+
+
+def live_counts(reference: LedgerRef) -> dict[str, int]:
+    """How many rows of each source count."""
+    table = open_table(reference.url)
+    return {key: len(live_keys(table, [key], reference.sequence)) for key in reference.source_keys}

@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from rlhf.errors import LedgerError
+from rlhf.feedback.ledger.files import write_files
 from rlhf.feedback.ledger.settings import is_remote
 from rlhf.feedback.rows import ROW_SCHEMA
 
@@ -39,6 +40,7 @@ LEDGER_SCHEMA = pa.schema(
         *ROW_SCHEMA,  # null in tombstones
     ]
 )
+PARTITION = ["source_key"]
 KEY_COLUMNS = ["identity", "position", "ledger_seq", "operation", "row_hash"]
 
 _CONFIGURATION = {
@@ -130,7 +132,7 @@ def open_or_create(url: str) -> DeltaTable:
                 url,
                 LEDGER_SCHEMA,
                 mode="ignore",
-                partition_by=["source_key"],
+                partition_by=PARTITION,
                 name="feedback_ledger",
                 configuration=_CONFIGURATION,
             )
@@ -200,8 +202,8 @@ def head_of(table: DeltaTable) -> Head:
 
 
 def append(table: DeltaTable, batches: Iterable[pa.RecordBatch], metadata: Mapping[str, Any]) -> bool:
-    """Write batches of ``LEDGER_SCHEMA`` and the commit's metadata in one transaction, on top of exactly the
-    version that ``table`` was opened at.
+    """Write batches of ``LEDGER_SCHEMA``, source by source, and the commit's metadata in one transaction, on
+    top of exactly the version that ``table`` was opened at.
 
     Returns:
         False if another transaction came first; then nothing of this one counts.
@@ -211,10 +213,12 @@ def append(table: DeltaTable, batches: Iterable[pa.RecordBatch], metadata: Mappi
         # Appends never contradict each other for Delta, but ours count on from the last sequence number.
         max_commit_retries=0,
     )
-    reader = pa.RecordBatchReader.from_batches(LEDGER_SCHEMA, batches)
     version = table.version()
+    added = write_files(table, batches)
     try:
-        write_deltalake(table, reader, mode="append", commit_properties=properties)
+        table.create_write_transaction(
+            added, "append", table.schema(), PARTITION, commit_properties=properties
+        )
     except CommitFailedError:
         if DeltaTable(table.table_uri).version() == version:
             raise
