@@ -29,8 +29,8 @@ class Changes:
     """Keys of all rows that are live afterwards, sorted by identity and content."""
     new: int
     edited: int
-    repeated: int
-    """Rows that say what another row of the reading says."""
+    repeated: np.ndarray
+    """Numbers of rows that say what another row of the reading says."""
 
 
 def latest(stored: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ def compare(incoming: np.ndarray, live: np.ndarray, *, complete: bool, one_each:
         complete: whether what is missing in the reading is gone, not only unread.
         one_each: whether the source has one row for an identity, so that of several the last read counts.
     """
-    read = len(incoming)
+    read = incoming["row"]
     if one_each:
         ordered = sorted_by(incoming, *_ID, "row")
         incoming = ordered[np.append(starts(ordered, _ID)[1:], True)[: len(ordered)]]
@@ -86,7 +86,7 @@ def compare(incoming: np.ndarray, live: np.ndarray, *, complete: bool, one_each:
         state=sorted_by(state, *_CONTENT),
         new=int(fresh.sum()),
         edited=int(edited.sum()),
-        repeated=read - len(incoming),
+        repeated=np.setdiff1d(read, incoming["row"], assume_unique=True),
     )
 
 

@@ -213,7 +213,7 @@ def _commit(feed: Feed, reading: _Reading, seen: Head, url: str, folder: Path) -
             return None
         with _stored_keys(table, feed.key, folder / f"stored-{attempt}") as stored:
             delta = _difference(reading, stored, one_each=feed.incremental is not None)
-        reading.tally.repeated = delta.repeated
+        tally = _without_repeated(reading, delta.repeated)
         change = SourceChange(
             feed.name,
             feed.key,
@@ -224,7 +224,7 @@ def _commit(feed: Feed, reading: _Reading, seen: Head, url: str, folder: Path) -
             len(delta.tombstones),
             delta.live - delta.new - delta.edited,
             reading.kept_out,
-            {**reading.tally.as_data(), "rows": reading.tally.rows - delta.repeated},
+            tally.as_data(),
             tuple(reading.quarantined),
         )
         same = entry is not None and reading.watermark in (None, entry["watermark"])
@@ -242,6 +242,22 @@ def _commit(feed: Feed, reading: _Reading, seen: Head, url: str, folder: Path) -
             return change
         time.sleep(random.uniform(0, _PAUSE_SECONDS * 2 ** min(attempt, 6)))
     raise LedgerError(f"The ledger at {url} is written to without pause; run the ingest again later.")
+
+
+def _without_repeated(reading: _Reading, repeated: np.ndarray) -> Tally:
+    """Counts of what was read, each row once: that it is repeated shows only when all have been read."""
+    tally = replace(
+        reading.tally,
+        rows=reading.tally.rows - len(repeated),
+        repeated=len(repeated),
+        kinds=reading.tally.kinds.copy(),
+        statuses=reading.tally.statuses.copy(),
+    )
+    for _, rows in reading.spool.chosen(repeated):
+        tally.kinds.subtract(rows["kind"].to_pylist())
+        tally.statuses.subtract(rows["status"].to_pylist())
+    tally.kinds, tally.statuses = +tally.kinds, +tally.statuses
+    return tally
 
 
 def _entry(change: SourceChange, reading: _Reading, digest: str) -> dict[str, Any]:
@@ -281,7 +297,7 @@ class _Delta:
     live: int
     new: int
     edited: int
-    repeated: int
+    repeated: np.ndarray
 
 
 def _difference(reading: _Reading, stored: KeyParts, *, one_each: bool) -> _Delta:
@@ -307,7 +323,9 @@ def _difference(reading: _Reading, stored: KeyParts, *, one_each: bool) -> _Delt
         np.concatenate([changes.tombstones for changes in parts]),
         digest.hexdigest(),
         live,
-        *(sum(getattr(changes, name) for changes in parts) for name in ("new", "edited", "repeated")),
+        sum(changes.new for changes in parts),
+        sum(changes.edited for changes in parts),
+        np.sort(np.concatenate([changes.repeated for changes in parts])),
     )
 
 

@@ -6,24 +6,27 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
 
 from rlhf.errors import LedgerError
 from rlhf.feedback.ledger.batches import RowsOfCommit
+from rlhf.feedback.ledger.files import files_of, holds, rewritten
 from rlhf.feedback.ledger.history import Kind, Version, lifetimes, versions
 from rlhf.feedback.ledger.state import digest_of, live_keys
 from rlhf.feedback.ledger.table import (
+    LEDGER_SCHEMA,
     Head,
     Rule,
     append,
     canonical_url,
+    commit_files,
     head_of,
     open_table,
 )
@@ -123,22 +126,18 @@ def _end(table: DeltaTable, head: Head, rule: Rule, live: Sequence[Version]) -> 
         "sources": sources,
         "rules": [asdict(rule)],
     }
-    return append(table, _iterated(batches), metadata)
-
-
-def _iterated(batches: Sequence[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield from batches
+    return append(table, batches, metadata)
 
 
 def _delete(url: str, kind: Kind, name: str) -> None:
-    column = "record_id" if kind == "record" else "annotator"
-    quoted = name.replace("'", "''")
+    """Write all files that have rows of the name anew without them."""
+    column = ds.field("record_id" if kind == "record" else "annotator")
     for attempt in range(_ATTEMPTS):
-        try:
-            open_table(url).delete(
-                f"{column} = '{quoted}'", commit_properties=CommitProperties(max_commit_retries=0)
-            )
+        table = open_table(url)
+        files = [file for file in files_of(table) if holds(table, file, column == name)]
+        # A comparison with a tombstone's null is null, and would drop the tombstone.
+        keep = column.is_null() | (column != name)
+        if not files or commit_files(table, rewritten(table, files, keep, LEDGER_SCHEMA)):
             return
-        except CommitFailedError:
-            time.sleep(random.uniform(0, _PAUSE_SECONDS * 2 ** min(attempt, 6)))
+        time.sleep(random.uniform(0, _PAUSE_SECONDS * 2 ** min(attempt, 6)))
     raise LedgerError(f"The ledger at {url} is written to without pause; erase again later.")

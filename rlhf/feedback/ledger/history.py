@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
@@ -101,7 +102,7 @@ def _ends(table: DeltaTable, found: pa.Table) -> dict[int, int]:
     ends: dict[int, int] = {}
     for key in keys:
         chosen = (ds.field("source_key") == key) & ds.field("identity").isin(
-            found["identity"].unique().combine_chunks()
+            pc.unique(found["identity"])
         )
         all_versions = table.to_pyarrow_dataset().to_table(columns=KEY_COLUMNS, filter=chosen)
         stored = [stored_keys(batch) for batch in all_versions.to_batches() if len(batch)]

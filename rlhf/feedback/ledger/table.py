@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
 
 from rlhf.errors import LedgerError
 from rlhf.feedback.ledger.files import write_files
@@ -208,16 +209,28 @@ def append(table: DeltaTable, batches: Iterable[pa.RecordBatch], metadata: Mappi
     Returns:
         False if another transaction came first; then nothing of this one counts.
     """
+    return commit_files(table, write_files(table, batches), metadata)
+
+
+def commit_files(
+    table: DeltaTable, actions: Sequence[AddAction | RemoveAction], metadata: Mapping[str, Any] | None = None
+) -> bool:
+    """One transaction that adds and removes files, on top of exactly the version that ``table`` was opened
+    at.
+
+    Returns:
+        False if another transaction came first.
+    """
+    said = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
     properties = CommitProperties(
-        custom_metadata={METADATA_KEY: json.dumps(metadata, ensure_ascii=False, sort_keys=True)},
+        custom_metadata={} if metadata is None else {METADATA_KEY: said},
         # Appends never contradict each other for Delta, but ours count on from the last sequence number.
         max_commit_retries=0,
     )
     version = table.version()
-    added = write_files(table, batches)
     try:
         table.create_write_transaction(
-            added, "append", table.schema(), PARTITION, commit_properties=properties
+            list(actions), "append", table.schema(), PARTITION, commit_properties=properties
         )
     except CommitFailedError:
         if DeltaTable(table.table_uri).version() == version:
