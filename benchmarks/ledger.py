@@ -41,7 +41,7 @@ class Measurement:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 2_000_000])
-    parser.add_argument("--folder", type=Path, help="where files and ledgers go; by default the temporary one")
+    parser.add_argument("--folder", type=Path, help="where files and ledgers go; by default in /tmp")
     parser.add_argument("--measure", nargs=3, metavar=("WHAT", "FILE", "LEDGER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

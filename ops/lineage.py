@@ -47,8 +47,7 @@ def runs_that_saw(url: str, spans: Iterable[Span]) -> list[SeenBy]:
         sequence = int(artifact.run_metadata["sequence"])
         keys = artifact.run_metadata["source_keys"]
         if artifact.producer_pipeline_run_id is None or not any(
-            key in keys and first <= sequence and (end is None or sequence < end)
-            for key, first, end in spans
+            key in keys and first <= sequence and (end is None or sequence < end) for key, first, end in spans
         ):
             continue
         run = Client().get_pipeline_run(artifact.producer_pipeline_run_id)

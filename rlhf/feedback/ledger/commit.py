@@ -107,9 +107,7 @@ def reference(url: str, source_keys: tuple[str, ...]) -> LedgerRef:
     entries = [head.sources[key] for key in source_keys if key in head.sources]
     if not any(entry["live"] for entry in entries):
         names = ", ".join(str(entry["name"]) for entry in entries)
-        raise DataError(
-            f"No feedback came in from {names}; check that the sources hold the rows you expect."
-        )
+        raise DataError(f"No feedback came in from {names}; check that the sources hold the rows you expect.")
     return LedgerRef(url, head.last_sequence, source_keys, combined_digest(e["digest"] for e in entries))
 
 
@@ -191,7 +189,9 @@ class _Forgotten:
     """The names that must stay out, known by their digests alone."""
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
-        self._digests = {kind: {r.digest for r in rules if r.kind == kind} for kind in ("record", "annotator")}
+        self._digests = {
+            kind: {r.digest for r in rules if r.kind == kind} for kind in ("record", "annotator")
+        }
 
     def __bool__(self) -> bool:
         return any(self._digests.values())

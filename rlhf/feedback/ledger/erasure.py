@@ -94,7 +94,9 @@ def _forget(url: str, kind: Kind, name: str, by: str, *, erased: bool) -> Forgot
         if open_table(url).version() != table.version():
             continue
         live = [version for version in found if version.end is None]
-        known = any((rule.kind, rule.digest, rule.erased) == (kind, sha256_of(name), erased) for rule in head.rules)
+        known = any(
+            (rule.kind, rule.digest, rule.erased) == (kind, sha256_of(name), erased) for rule in head.rules
+        )
         if (known and not live) or _end(table, head, _rule(kind, name, by, found, head, erased), live):
             return Forgotten(len(live), spans)
         time.sleep(random.uniform(0, _PAUSE_SECONDS * 2 ** min(attempt, 6)))

@@ -101,9 +101,7 @@ def _ends(table: DeltaTable, found: pa.Table) -> dict[int, int]:
     keys = sorted(set(found["source_key"].to_pylist()))
     ends: dict[int, int] = {}
     for key in keys:
-        chosen = (ds.field("source_key") == key) & ds.field("identity").isin(
-            pc.unique(found["identity"])
-        )
+        chosen = (ds.field("source_key") == key) & ds.field("identity").isin(pc.unique(found["identity"]))
         all_versions = table.to_pyarrow_dataset().to_table(columns=KEY_COLUMNS, filter=chosen)
         stored = [stored_keys(batch) for batch in all_versions.to_batches() if len(batch)]
         ordered = sorted_by(np.concatenate(stored), "id0", "id1", "position", "seq")
@@ -122,7 +120,10 @@ def lifetimes(url: str, kind: Kind, name: str) -> list[tuple[str, int, int | Non
         if (rule.kind, rule.digest) == (kind, sha256_of(name))
         for span in rule.lifetimes
     ]
-    return [*erased, *((version.source_key, version.first, version.end) for version in versions(url, kind, name))]
+    return [
+        *erased,
+        *((version.source_key, version.first, version.end) for version in versions(url, kind, name)),
+    ]
 
 
 def diff(url: str, before: int, after: int, source_keys: Sequence[str] | None = None) -> list[Difference]:
@@ -139,9 +140,7 @@ def diff(url: str, before: int, after: int, source_keys: Sequence[str] | None = 
 def changed_rows(url: str, before: int, after: int, most: int) -> list[dict[str, Any]]:
     """The first rows that were put between two sequence numbers."""
     chosen = (
-        (ds.field("ledger_seq") > before)
-        & (ds.field("ledger_seq") <= after)
-        & (ds.field("operation") == PUT)
+        (ds.field("ledger_seq") > before) & (ds.field("ledger_seq") <= after) & (ds.field("operation") == PUT)
     )
     scanner = open_table(url).to_pyarrow_dataset().scanner(columns=_VERSION_COLUMNS, filter=chosen)
     return [row for row in scanner.head(most).to_pylist()]

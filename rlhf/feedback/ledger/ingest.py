@@ -31,7 +31,9 @@ def ingest_into_ledger(settings: FeedbackSettings) -> LedgerIngest:
         LedgerError: the ledger cannot be opened, made or written.
     """
     if settings.ledger.url is None:
-        raise ConfigError("feedback.ledger.url is not set; name the folder or object-store URL of the ledger.")
+        raise ConfigError(
+            "feedback.ledger.url is not set; name the folder or object-store URL of the ledger."
+        )
     reference, changes = ingest_all(settings, settings.ledger.url)
     return LedgerIngest(reference, ingest_report(reference, changes), tuple(changes))
 

@@ -146,7 +146,9 @@ def open_or_create(url: str) -> DeltaTable:
         ) from error
     table = open_table(url)
     if set(LEDGER_SCHEMA.names) - set(pa.schema(table.schema()).names):
-        raise LedgerError(f"The table at {url} is no feedback ledger; give feedback.ledger.url its own folder.")
+        raise LedgerError(
+            f"The table at {url} is no feedback ledger; give feedback.ledger.url its own folder."
+        )
     return table
 
 
@@ -165,9 +167,7 @@ def _within(source_keys: Sequence[str], upto: int | None) -> ds.Expression:
 def commits(table: DeltaTable) -> list[Commit]:
     """Our commits, newest first. Those of other programs (compaction, vacuuming) say nothing about rows."""
     return [
-        _commit(entry, json.loads(entry[METADATA_KEY]))
-        for entry in table.history()
-        if METADATA_KEY in entry
+        _commit(entry, json.loads(entry[METADATA_KEY])) for entry in table.history() if METADATA_KEY in entry
     ]
 
 
