@@ -36,6 +36,6 @@ def check_reach(settings: LedgerSettings, store: BaseArtifactStore) -> None:
     if not isinstance(store, LocalArtifactStore) and not is_remote(settings.url or default_url()):
         raise ConfigError(
             f"parameters.feedback.ledger.url: {settings.url or default_url()} is a folder of this machine, "
-            f"but the steps of a stack with the artifact store {store.name!r} ({store.path}) may run on others; "
+            f"but steps of a stack with the artifact store {store.name!r} ({store.path}) may run on others; "
             "name a URL that they all reach, such as s3://bucket/ledger."
         )

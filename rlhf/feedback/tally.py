@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.errors import DataError
 from rlhf.feedback.records import Quarantined
 from rlhf.feedback.rows import AnnotationRow
-from rlhf.report import ReportBuilder
+from rlhf.report import Cell, ReportBuilder
 
 _SHOWN_QUARANTINED = 20
 
@@ -107,7 +107,9 @@ def report_what_was_refused(
         ["source", "reason", "entries"],
         [[name, reason, n] for name, tally in sources.items() for reason, n in tally["quarantined"].items()],
     )
-    shown = [[q.source, q.line, q.reason, q.excerpt] for q in quarantined][:_SHOWN_QUARANTINED]
+    shown: list[list[Cell]] = [[q.source, q.line, q.reason, q.excerpt] for q in quarantined][
+        :_SHOWN_QUARANTINED
+    ]
     if shown:
         report.table(["source", "line", "reason", "excerpt"], shown)
 

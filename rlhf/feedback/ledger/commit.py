@@ -228,13 +228,13 @@ def _commit(feed: Feed, reading: _Reading, seen: Head, url: str, folder: Path) -
             tuple(reading.quarantined),
         )
         same = entry is not None and reading.watermark in (None, entry["watermark"])
-        if same and not len(delta.rows) and not len(delta.tombstones):
+        if same and not delta.puts and not len(delta.tombstones):
             return SourceChange(**{**vars(change), "committed": False})
         batch = uuid.uuid4().hex
         metadata = {
             "action": "ingest",
             "batch": batch,
-            "last_sequence": head.last_sequence + len(delta.rows) + len(delta.tombstones),
+            "last_sequence": head.last_sequence + delta.puts + len(delta.tombstones),
             "sources": {feed.key: _entry(change, reading, delta.digest)},
         }
         about = RowsOfCommit(feed.key, batch)
@@ -253,7 +253,9 @@ def _without_repeated(reading: _Reading, repeated: np.ndarray) -> Tally:
         kinds=reading.tally.kinds.copy(),
         statuses=reading.tally.statuses.copy(),
     )
-    for _, rows in reading.spool.chosen(repeated):
+    mask = np.zeros(reading.spool.rows, bool)
+    mask[repeated] = True
+    for _, rows in reading.spool.chosen(mask):
         tally.kinds.subtract(rows["kind"].to_pylist())
         tally.statuses.subtract(rows["status"].to_pylist())
     tally.kinds, tally.statuses = +tally.kinds, +tally.statuses
@@ -290,8 +292,10 @@ def _stored_keys(table: DeltaTable, source_key: str, folder: Path) -> KeyParts:
 class _Delta:
     """The difference of all parts together."""
 
-    rows: np.ndarray
+    put: np.ndarray
+    """Whether each row that was read is put."""
     positions: np.ndarray
+    """Its position if so."""
     tombstones: np.ndarray
     digest: str
     live: int
@@ -299,9 +303,16 @@ class _Delta:
     edited: int
     repeated: np.ndarray
 
+    @property
+    def puts(self) -> int:
+        return self.new + self.edited
+
 
 def _difference(reading: _Reading, stored: KeyParts, *, one_each: bool) -> _Delta:
     parts: list[Changes] = []
+    # One byte and one word a row: everything else is done part by part.
+    put = np.zeros(reading.spool.rows, bool)
+    positions = np.zeros(reading.spool.rows, np.int32)
     digest = hashlib.sha256()
     live = 0
     for part in range(PARTS):
@@ -314,18 +325,19 @@ def _difference(reading: _Reading, stored: KeyParts, *, one_each: bool) -> _Delt
         # The parts are in the order of identities, so this is the digest of all rows in that order.
         update_digest(digest, changes.state)
         live += len(changes.state)
-        parts.append(replace(changes, state=changes.state[:0]))
-    rows = np.concatenate([changes.rows for changes in parts])
-    order = np.argsort(rows)
+        put[changes.rows] = True
+        positions[changes.rows] = changes.positions
+        nothing = np.zeros(0, np.int64)
+        parts.append(replace(changes, state=nothing, rows=nothing, positions=nothing))
     return _Delta(
-        rows[order],
-        np.concatenate([changes.positions for changes in parts])[order].astype(np.int32),
+        put,
+        positions,
         np.concatenate([changes.tombstones for changes in parts]),
         digest.hexdigest(),
         live,
         sum(changes.new for changes in parts),
         sum(changes.edited for changes in parts),
-        np.sort(np.concatenate([changes.repeated for changes in parts])),
+        np.concatenate([changes.repeated for changes in parts]),
     )
 
 
@@ -333,7 +345,9 @@ def _batches(
     spool: Spool, delta: _Delta, about: RowsOfCommit, first_sequence: int
 ) -> Iterator[pa.RecordBatch]:
     """Puts in the source's order, then tombstones, numbered from ``first_sequence``."""
-    for part, rows in spool.chosen(delta.rows):
-        yield about.puts(rows, delta.positions[part], first_sequence + part.start)
+    sequence = first_sequence
+    for numbers, rows in spool.chosen(delta.put):
+        yield about.puts(rows, delta.positions[numbers], sequence)
+        sequence += len(numbers)
     if len(delta.tombstones):
-        yield about.tombstones(delta.tombstones, first_sequence + len(delta.rows))
+        yield about.tombstones(delta.tombstones, sequence)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import rlhf
 from rlhf.feedback.records import Outcome
@@ -117,7 +117,7 @@ def _options_digest(source: Source, settings: FeedbackSettings) -> str:
 def _code_digest(package: str) -> str:
     """Of the modules directly in a package of ours: a reader that was mended reads everything again."""
     digest = hashlib.sha256()
-    for file in sorted((Path(cast(str, rlhf.__path__[0])) / package).glob("*.py")):
+    for file in sorted((Path(rlhf.__path__[0]) / package).glob("*.py")):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 

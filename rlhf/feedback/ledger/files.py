@@ -97,8 +97,9 @@ def write_files(
     store = _store(table)
     added: list[AddAction] = []
     for key, own in groupby((batch for batch in batches if len(batch)), _source_key):
-        for first in own:
-            added.append(_write_file(store, key, first, own, data_change))
+        rest = iter(own)
+        for first in rest:
+            added.append(_write_file(store, key, first, rest, data_change))
     return added
 
 

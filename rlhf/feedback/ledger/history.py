@@ -143,7 +143,8 @@ def changed_rows(url: str, before: int, after: int, most: int) -> list[dict[str,
         (ds.field("ledger_seq") > before) & (ds.field("ledger_seq") <= after) & (ds.field("operation") == PUT)
     )
     scanner = open_table(url).to_pyarrow_dataset().scanner(columns=_VERSION_COLUMNS, filter=chosen)
-    return [row for row in scanner.head(most).to_pylist()]
+    rows: list[dict[str, Any]] = scanner.head(most).to_pylist()
+    return rows
 
 
 def _difference(source_key: str, before: np.ndarray, after: np.ndarray) -> Difference:

@@ -34,7 +34,7 @@ def key_array(dtype: np.dtype, identities: np.ndarray, hashes: np.ndarray) -> np
 
 
 class KeyParts:
-    """Arrays of keys, appended to ``PARTS`` files by identity: part after part is in the identities' order."""
+    """Arrays of keys, appended to ``PARTS`` files by identity: the parts are in the identities' order."""
 
     def __init__(self, folder: Path, dtype: np.dtype) -> None:
         folder.mkdir()
@@ -117,17 +117,16 @@ class Spool:
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_ROWS))
         self.rows += len(rows)
 
-    def chosen(self, rows: np.ndarray) -> Iterator[tuple[slice, pa.RecordBatch]]:
-        """Rows by their sorted numbers, in batches, each with the part of ``rows`` that it holds."""
+    def chosen(self, mask: np.ndarray) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+        """Rows by a mask over all, in batches, each with the numbers of its rows."""
         with pa.OSFile(str(self._file)) as source, pa.ipc.open_file(source) as reader:
             first = 0
             for number in range(reader.num_record_batches):
                 end = first + min(_BATCH_ROWS, self.rows - first)
-                part = slice(*np.searchsorted(rows, [first, end]))
-                if part.start < part.stop:
+                own = np.flatnonzero(mask[first:end])
+                if len(own):
                     batch = reader.get_batch(number)
-                    whole = part.stop - part.start == len(batch)
-                    yield part, batch if whole else batch.take(pa.array(rows[part] - first))
+                    yield first + own, batch if len(own) == len(batch) else batch.take(pa.array(own))
                 first = end
 
 

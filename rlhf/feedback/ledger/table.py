@@ -112,12 +112,12 @@ def open_table(url: str) -> DeltaTable:
         return DeltaTable(url)
     except TableNotFoundError as error:
         raise LedgerError(
-            f"There is no feedback ledger at {url}; a run makes one, or set feedback.ledger.url to where it is."
+            f"There is no feedback ledger at {url}; a run makes one, or set feedback.ledger.url to its place."
         ) from error
     except (DeltaError, OSError) as error:
         raise LedgerError(
-            f"The feedback ledger at {url} cannot be opened ({_first_line(error)}); check feedback.ledger.url "
-            "and the credentials in the environment."
+            f"The feedback ledger at {url} cannot be opened ({_first_line(error)}); check "
+            "feedback.ledger.url and the credentials in the environment."
         ) from error
 
 

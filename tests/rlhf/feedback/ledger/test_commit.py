@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from deltalake import DeltaTable
@@ -264,11 +264,11 @@ def test_other_programs_read_the_table_by_its_schema(desk: Desk) -> None:
 class Server:
     """An annotation server with a clock; ``read_since`` gives what changed after the watermark's time."""
 
-    rows: dict[str, tuple[int, int]] = {}
+    rows: ClassVar[dict[str, tuple[int, int]]] = {}
     """Value and time of change by record."""
     watermark: Watermark | None = None
     complete = False
-    dies_after: int | None = None
+    dies_after: ClassVar[int | None] = None
 
     def read(self) -> Iterator[Outcome]:
         raise AssertionError("the ledger reads what changed")
