@@ -134,7 +134,7 @@ def erase(url: str, name: str, annotator: bool, by: str, yes: bool) -> None:
     erased = erasure.erase(url, _kind(annotator), name, by)
     click.echo("The ledger holds none of its content any more, only that it was erased.")
     runs = _print_runs(url, erased.spans, "No run has seen it: nothing has to be retrained.")
-    copies = derived_copies(run.id for run in runs)
+    copies = derived_copies(seen.run for seen in runs)
     if not copies:
         return
     table = Table("artifact", "version", "where", "deleted with --yes", title="Derived from it or quoting it")
