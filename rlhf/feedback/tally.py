@@ -104,12 +104,13 @@ def report_what_was_refused(
     if not report.data["quarantined"]:
         return
     report.heading("What was refused")
-    report.table(
-        ["source", "reason", "entries"],
-        [[name, reason, n] for name, tally in sources.items() for reason, n in tally["quarantined"].items()],
-    )
-    shown: list[list[Cell]] = [[q.source, q.line, q.reason, q.excerpt] for q in quarantined][
-        :_SHOWN_QUARANTINED
+    reasons: list[list[Cell]] = [
+        [name, reason, n] for name, tally in sources.items() for reason, n in tally["quarantined"].items()
+    ]
+    report.table(["source", "reason", "entries"], reasons)
+    shown: list[list[Cell]] = [
+        [entry.source, entry.line, entry.reason, entry.excerpt]
+        for entry in islice(quarantined, _SHOWN_QUARANTINED)
     ]
     if shown:
         report.table(["source", "line", "reason", "excerpt"], shown)

@@ -57,7 +57,7 @@ def ingest_report(reference: LedgerRef, changes: Sequence[SourceChange]) -> Repo
     report.note(
         f"The ledger stands at sequence {reference.sequence:,}. Edited rows replace their earlier version; "
         "retracted rows are gone from their source; rows kept out belong to a record or an annotator that "
-        "was forgotten. A source whose watermark did not move is not read again; its counts above are those of "
+        "was forgotten. A source whose watermark did not move is not read again; the first table then shows "
         "its last reading."
     )
     quarantined = [entry for change in changes for entry in change.quarantined]
