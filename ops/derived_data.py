@@ -17,7 +17,7 @@ from ops.lineage import FEEDBACK
 
 logger = logging.getLogger(__name__)
 
-DATASETS = ("demonstrations", "comparisons", "prompts", "text")
+DATASETS = ("demonstrations", "comparisons", "ratings", "prompts", "text")
 QUOTING = ("ingest_report", "data_report", "frontier", "evaluation")
 """Artifacts that show some records; later steps and `rlhf runs` read them, so that they are named, not
 deleted."""
