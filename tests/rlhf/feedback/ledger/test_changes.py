@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.feedback.ledger.changes import Changes, compare, latest
@@ -30,6 +30,7 @@ def content(live: np.ndarray) -> list[tuple[int, int]]:
     return sorted(zip(live["id0"].tolist(), live["h0"].tolist(), strict=True))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(READINGS, min_size=1, max_size=5))
 def test_after_every_complete_reading_the_ledger_says_what_the_source_says(
     readings: list[list[tuple[int, int]]],
@@ -45,6 +46,7 @@ def test_after_every_complete_reading_the_ledger_says_what_the_source_says(
         assert len(again.rows) == len(again.tombstones) == 0
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(READINGS, st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_changes_nothing(rows: list[tuple[int, int]], rng: np.random.Generator) -> None:
     none = np.zeros(0, STORED)
@@ -55,6 +57,7 @@ def test_the_order_of_the_rows_changes_nothing(rows: list[tuple[int, int]], rng:
     assert len(again.rows) == len(again.tombstones) == 0
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(READINGS, READINGS)
 def test_an_incomplete_reading_removes_nothing_and_the_last_row_of_an_identity_counts(
     first: list[tuple[int, int]], second: list[tuple[int, int]]
