@@ -14,6 +14,7 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from ops.feedback_cli import feedback  # noqa: E402
 from rlhf.errors import RLHFError  # noqa: E402
 
 
@@ -33,6 +34,9 @@ def main(verbose: bool) -> None:
     """RLHF as a versioned pipeline: human feedback in, a champion policy out."""
     if verbose:
         os.environ["ZENML_LOGGING_VERBOSITY"] = "DEBUG"  # ZenML sets the root logger up when it is imported
+
+
+main.add_command(feedback)
 
 
 @main.command()

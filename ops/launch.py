@@ -14,10 +14,13 @@ from typing import Any
 import click
 import yaml
 from pydantic import BaseModel
+from zenml.client import Client
 from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
+from zenml.stack import Stack
 
 from ops import environment, run_config
+from ops.ledger import check_reach
 from ops.stack import ensure_local_stack
 from rlhf.errors import ConfigError, RLHFError
 from rlhf.feedback.sources import open_sources
@@ -48,9 +51,10 @@ def run(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True)
     """
     path = run_config.find_config(name_or_path)
     config = run_config.apply_overrides(run_config.read_config(path), overrides)
-    check(config)
+    parameters = check(config)
     if stack:
         ensure_local_stack()
+    check_reach(parameters.feedback.ledger, Client().active_stack.artifact_store)  # type: ignore[attr-defined]
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
     response = rlhf_pipeline.with_options(config_path=str(_effective(config, path)))()
@@ -84,9 +88,14 @@ def prepare_for_zenml_cli(pipeline: Pipeline, context: click.Context) -> Pipelin
     try:
         path = Path(given) if given else run_config.find_config(DEFAULT_CONFIG)
         config = run_config.read_config(path)
-        check(config)
-        if context.params.get("stack_name_or_id") is None:
+        parameters = check(config)
+        stack = context.params.get("stack_name_or_id")
+        if stack is None:
             ensure_local_stack()
+            store = Client().active_stack.artifact_store
+        else:
+            store = Stack.from_model(Client().get_stack(stack)).artifact_store
+        check_reach(parameters.feedback.ledger, store)  # type: ignore[attr-defined]
     except RLHFError as error:
         raise click.ClickException(str(error)) from error
     return pipeline if given else pipeline.with_options(config_path=str(path))
@@ -132,8 +141,6 @@ def _effective(config: Mapping[str, Any], path: Path) -> Path:
 def _finished(response: PipelineRunResponse | None) -> FinishedRun:
     if response is None:
         raise ConfigError("The orchestrator took a schedule, not a run: see `zenml pipeline schedule list`.")
-    from zenml.client import Client
-
     now = Client().get_pipeline_run(response.id)
     return FinishedRun(str(now.id), now.name, now.status.value)
 

@@ -13,6 +13,10 @@ class DataError(RLHFError):
     """Feedback that cannot be read, recognised or used."""
 
 
+class LedgerError(DataError):
+    """A feedback ledger that is absent, out of reach, or no longer holds what is asked of it."""
+
+
 class ModelError(RLHFError):
     """A model or tokenizer that is absent, damaged or of the wrong kind."""
 

@@ -1,14 +1,15 @@
-"""Read every feedback source into one canonical table of annotation rows."""
+"""Bring the feedback ledger up to its sources, and pass on where it stands."""
 
 from typing import Annotated
 
-from datasets import Dataset
 from zenml import ArtifactConfig, step
 
-from materializers.dataset import DatasetMaterializer
+from materializers.ledger import LedgerRefMaterializer
 from materializers.report import ReportMaterializer
+from ops.ledger import with_ledger
 from ops.stage import stage
-from rlhf.feedback.ingest import ingest
+from rlhf.feedback.ledger.ingest import ingest_into_ledger
+from rlhf.feedback.ledger.reference import LedgerRef
 from rlhf.feedback.settings import FeedbackSettings
 from rlhf.report import Report
 
@@ -17,16 +18,16 @@ from rlhf.report import Report
 # steps behind this one still come from the cache.
 @step(
     enable_cache=False,
-    output_materializers={"feedback": DatasetMaterializer, "ingest_report": ReportMaterializer},
+    output_materializers={"feedback": LedgerRefMaterializer, "ingest_report": ReportMaterializer},
 )
 def ingest_feedback(
     settings: FeedbackSettings,
 ) -> tuple[
-    Annotated[Dataset, ArtifactConfig(name="feedback", tags=["feedback"])],
+    Annotated[LedgerRef, ArtifactConfig(name="feedback", tags=["feedback"])],
     Annotated[Report, ArtifactConfig(name="ingest_report", tags=["report"])],
 ]:
-    """Annotation rows of all sources, and what came in and what was quarantined."""
+    """The state of the annotation rows of all sources, and what came in, changed and was quarantined."""
     with stage("feedback", settings) as run:
-        result = ingest(settings)
+        result = ingest_into_ledger(with_ledger(settings))
         run.sink.log_text(result.report.html, "reports/ingest.html")
-        return Dataset(result.table), result.report
+        return result.reference, result.report

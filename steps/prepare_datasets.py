@@ -3,13 +3,16 @@ split by prompt."""
 
 from typing import Annotated
 
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from zenml import ArtifactConfig, step
 
 from materializers.dataset import DatasetMaterializer
+from materializers.ledger import LedgerRefMaterializer  # noqa: F401  # reads the input
 from materializers.report import ReportMaterializer
 from ops.cache import cached_by_content
 from ops.stage import stage
+from rlhf.feedback.ledger.reference import LedgerRef
+from rlhf.feedback.ledger.state import read_state
 from rlhf.feedback.settings import DatasetSettings
 from rlhf.feedback.views import prepare
 from rlhf.report import Report
@@ -27,7 +30,7 @@ from rlhf.report import Report
     },
 )
 def prepare_datasets(
-    feedback: Dataset, settings: DatasetSettings
+    feedback: LedgerRef, settings: DatasetSettings
 ) -> tuple[
     Annotated[DatasetDict, ArtifactConfig(name="demonstrations", tags=["view"])],
     Annotated[DatasetDict, ArtifactConfig(name="comparisons", tags=["view"])],
@@ -38,7 +41,7 @@ def prepare_datasets(
 ]:
     """The five views, each with train, dev and test splits, and the report of what was left out and why."""
     with stage("datasets", settings) as run:
-        views = prepare(feedback.data.table, settings)
+        views = prepare(read_state(feedback), settings)
         run.sink.log_text(views.report.html, "reports/data.html")
         return (
             views.demonstrations,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from rlhf.feedback.ledger.settings import LedgerSettings
 from rlhf.feedback.settings_aggregation import AggregationSettings
 from rlhf.sample.settings import SupportDeskSettings
 from rlhf.settings import Settings
@@ -152,6 +153,8 @@ class FeedbackSettings(Settings):
     """Longest record accepted from a file, in bytes; longer ones are quarantined."""
     max_quarantined_share: float = Field(default=0.05, ge=0, le=1)
     """Share of a source's records that may be unusable before ingest fails."""
+    ledger: LedgerSettings = LedgerSettings()
+    """Where the rows are kept from run to run."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "FeedbackSettings":

@@ -151,10 +151,10 @@ class CustomReader(_Reader):
     def __init__(self, settings: CustomSource) -> None:
         self.name = settings.source_name
         self._settings = settings
-        self._source = _made(settings)
+        self.source = _made(settings)
 
     def read(self) -> Iterator[Outcome]:
-        for number, outcome in enumerate(self._source.read(), 1):
+        for number, outcome in enumerate(self.source.read(), 1):
             if isinstance(outcome, Quarantined):
                 yield outcome
             elif isinstance(outcome, AnnotationRow):

@@ -1,0 +1,201 @@
+"""``rlhf feedback``: what is in the ledger, who saw it, and how to take it out."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:  # the command line's help loads neither Arrow nor ZenML
+    from ops.lineage import SeenBy
+    from rlhf.feedback.ledger.history import Kind, Version
+
+_EXCERPT = 80
+_MOST_ROWS = 20
+
+
+@click.group()
+@click.option("--ledger", help="Folder or URL of the ledger; by default this installation's.")
+@click.pass_context
+def feedback(context: click.Context, ledger: str | None) -> None:
+    """The feedback ledger: its history, its records, and their removal."""
+    from ops.ledger import default_url
+
+    context.obj = ledger or default_url()
+
+
+@feedback.command()
+@click.option("--limit", default=20, show_default=True, help="How many transactions to show.")
+@click.pass_obj
+def log(url: str, limit: int) -> None:
+    """List the ledger's transactions, newest first."""
+    from rlhf.feedback.ledger import history
+
+    table = Table("sequence", "time (UTC)", "what", "source", "new", "edited", "retracted", "refused", "rows")
+    for commit in history.log(url)[:limit]:
+        when = f"{commit.at:%Y-%m-%d %H:%M:%S}"
+        for rule in commit.rules:
+            who = f"{rule.kind} {rule.digest[:12]}… by {rule.by}"
+            table.add_row(str(commit.last_sequence), when, commit.action, who)
+        for key, entry in commit.sources.items():
+            counts = entry.get("counts", {})
+            figures = [str(counts.get(name, "")) for name in ("new", "edited", "retracted", "quarantined")]
+            table.add_row(str(commit.last_sequence), when, commit.action, key, *figures, str(entry["live"]))
+    Console().print(table)
+
+
+@feedback.command()
+@click.argument("record", required=False)
+@click.pass_obj
+def show(url: str, record: str | None) -> None:
+    """Show the sources, or every version of RECORD."""
+    from rlhf.feedback.ledger import history
+    from rlhf.feedback.ledger.table import head_of, open_table
+
+    if record is not None:
+        Console().print(_versions_table(_found(url, "record", record)))
+        return
+    head = head_of(open_table(url))
+    sources = Table("source", "rows", "last change at", "layout", title=f"{url} at {head.last_sequence}")
+    for key, entry in head.sources.items():
+        sources.add_row(key, str(entry["live"]), str(entry["sequence"]), str(entry["tally"]["layout"]))
+    Console().print(sources)
+    latest = Table("sequence", "record", "kind", "annotator", "status", title="Latest rows")
+    since = max(head.last_sequence - _MOST_ROWS, 0)
+    for row in history.changed_rows(url, since, head.last_sequence, _MOST_ROWS):
+        cells = (row[name] for name in ("ledger_seq", "record_id", "kind", "annotator", "status"))
+        latest.add_row(*map(str, cells))
+    Console().print(latest)
+
+
+@feedback.command()
+@click.argument("before", type=click.IntRange(min=0))
+@click.argument("after", type=click.IntRange(min=0))
+@click.pass_obj
+def diff(url: str, before: int, after: int) -> None:
+    """Compare the states at the sequence numbers BEFORE and AFTER."""
+    from rlhf.feedback.ledger import history
+
+    table = Table("source", "added", "edited", "removed", "unchanged")
+    for difference in history.diff(url, before, after):
+        figures = (difference.added, difference.edited, difference.removed, difference.unchanged)
+        table.add_row(difference.source_key, *map(str, figures))
+    Console().print(table)
+    rows = Table("sequence", "record", "question", "annotator", "value", title="First rows put in between")
+    for row in history.changed_rows(url, before, after, _MOST_ROWS):
+        cells = (row["ledger_seq"], row["record_id"], row["question"], row["annotator"], row["value"])
+        rows.add_row(*(_short(cell) for cell in cells))
+    Console().print(rows)
+
+
+@feedback.command()
+@click.argument("record")
+@click.option("--annotator", is_flag=True, help="RECORD is the name of an annotator.")
+@click.pass_obj
+def trace(url: str, record: str, annotator: bool) -> None:
+    """Name the runs, and the champions among their models, that saw RECORD."""
+    from rlhf.feedback.ledger import history
+
+    spans = history.lifetimes(url, _kind(annotator), record)
+    if not spans:
+        raise _unknown(url, _kind(annotator), record)
+    _print_runs(url, spans, "No run has seen it.")
+
+
+@feedback.command()
+@click.argument("name")
+@click.option("--annotator", is_flag=True, help="NAME is an annotator, not a record.")
+@click.option("--by", default=getpass.getuser, help="Who asks; kept in the ledger's history.")
+@click.pass_obj
+def forget(url: str, name: str, annotator: bool, by: str) -> None:
+    """Take the record NAME out of the feedback, now and in every later ingest."""
+    from rlhf.feedback.ledger import erasure
+
+    forgotten = erasure.forget(url, _kind(annotator), name, by)
+    click.echo(f"{forgotten.live} rows no longer count. Earlier versions are still in the ledger's history.")
+    _print_runs(url, forgotten.spans, "No run has seen it: nothing has to be retrained.")
+
+
+@feedback.command()
+@click.argument("name")
+@click.option("--annotator", is_flag=True, help="NAME is an annotator, not a record.")
+@click.option("--by", default=getpass.getuser, help="Who asks; kept in the ledger's history.")
+@click.option("--yes", is_flag=True, help="Also delete the derived datasets that are listed.")
+@click.pass_obj
+def erase(url: str, name: str, annotator: bool, by: str, yes: bool) -> None:
+    """Forget NAME and remove its content from the ledger's files and history; run no ingest meanwhile."""
+    from ops.derived_data import delete_copies, derived_copies
+    from rlhf.feedback.ledger import erasure
+
+    erased = erasure.erase(url, _kind(annotator), name, by)
+    click.echo("The ledger holds none of its content any more, only that it was erased.")
+    runs = _print_runs(url, erased.spans, "No run has seen it: nothing has to be retrained.")
+    copies = derived_copies(seen.run for seen in runs)
+    if not copies:
+        return
+    table = Table("artifact", "version", "where", "deleted with --yes", title="Derived from it or quoting it")
+    for copy in copies:
+        table.add_row(copy.artifact, copy.version, copy.uri, "yes" if copy.deletable else "no, by hand")
+    Console().print(table)
+    if yes:
+        click.echo(f"{delete_copies(copies)} artifacts were emptied.")
+    else:
+        click.echo("Nothing derived was deleted; run it again with --yes.")
+
+
+def _print_runs(url: str, spans: Sequence[tuple[str, int, int | None]], none: str) -> list[SeenBy]:
+    from ops.lineage import runs_that_saw
+
+    runs = runs_that_saw(url, spans)
+    if not runs:
+        click.echo(none)
+        return runs
+    table = Table("run", "started (UTC)", "status", "sequence", "trained", "registered", title="Seen by")
+    for run in runs:
+        table.add_row(
+            *(run.name, run.started, run.status, str(run.sequence)),
+            *(", ".join(run.models), ", ".join(run.versions)),
+        )
+    Console().print(table)
+    return runs
+
+
+def _found(url: str, kind: Kind, name: str) -> list[Version]:
+    from rlhf.feedback.ledger import history
+
+    found = history.versions(url, kind, name)
+    if not found:
+        raise _unknown(url, kind, name)
+    return found
+
+
+def _unknown(url: str, kind: Kind, name: str) -> Exception:
+    from rlhf.errors import LedgerError
+
+    return LedgerError(f"The ledger at {url} never had the {kind} {name!r}; `rlhf feedback show` lists rows.")
+
+
+def _versions_table(versions: Sequence[Version]) -> Table:
+    table = Table("sequence", "until", "source", "question", "kind", "annotator", "status", "value")
+    for version in versions:
+        row = version.row
+        table.add_row(
+            *(str(version.first), str(version.end or ""), version.source_key),
+            *(_short(row[name]) for name in ("question", "kind", "annotator", "status", "value")),
+        )
+    return table
+
+
+def _kind(annotator: bool) -> Kind:
+    return "annotator" if annotator else "record"
+
+
+def _short(value: object) -> str:
+    from rich.markup import escape
+
+    text = str(value)
+    return escape(text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]} …")

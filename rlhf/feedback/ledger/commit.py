@@ -1,0 +1,353 @@
+"""Ingest into the ledger: each source that changed is one transaction, and nothing else is written.
+
+Readings are compared with the rows that are live, and only the difference is appended: a second run over the
+same source writes nothing, and one that broke off has written nothing. Two ingests at once number their rows
+one after the other: who comes second looks again, and if the same source was ingested meanwhile, reads again.
+"""
+
+import hashlib
+import logging
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from rlhf.errors import DataError, LedgerError
+from rlhf.feedback.ledger.batches import RowsOfCommit, stored_keys
+from rlhf.feedback.ledger.changes import Changes, compare, latest
+from rlhf.feedback.ledger.feeds import Feed, Watermark, open_feeds
+from rlhf.feedback.ledger.keys import update_digest
+from rlhf.feedback.ledger.maintenance import compact
+from rlhf.feedback.ledger.reference import LedgerRef
+from rlhf.feedback.ledger.spool import PARTS, STORED, KeyParts, Spool
+from rlhf.feedback.ledger.table import (
+    Head,
+    Rule,
+    append,
+    canonical_url,
+    head_of,
+    open_or_create,
+    scan,
+)
+from rlhf.feedback.records import Outcome, Quarantined, checked
+from rlhf.feedback.rows import AnnotationRow, sha256_of
+from rlhf.feedback.settings import FeedbackSettings
+from rlhf.feedback.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 20
+_PAUSE_SECONDS = 0.05
+_KEPT_QUARANTINED = 1000
+
+
+@dataclass(frozen=True)
+class SourceChange:
+    """What one source's ingest changed."""
+
+    name: str
+    key: str
+    committed: bool
+    """Whether there was anything to write."""
+    live: int
+    """Rows of the source that count now."""
+    new: int = 0
+    edited: int = 0
+    retracted: int = 0
+    unchanged: int = 0
+    kept_out: int = 0
+    """Rows that were read but belong to what was forgotten."""
+    tally: Mapping[str, Any] = field(default_factory=dict)
+    """What was read, or was when the source last changed."""
+    quarantined: tuple[Quarantined, ...] = ()
+
+
+@dataclass
+class _Reading:
+    """A source's records once read."""
+
+    spool: Spool
+    complete: bool = True
+    watermark: Watermark | None = None
+    tally: Tally = field(default_factory=Tally)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    kept_out: int = 0
+
+
+def ingest_all(settings: FeedbackSettings, url: str) -> tuple[LedgerRef, list[SourceChange]]:
+    """Bring the ledger up to the sources.
+
+    Raises:
+        ConfigError: a custom source that cannot be made.
+        DataError: a source that cannot be read or recognised, that is unusable in more than
+            ``max_quarantined_share`` of its records, or no feedback at all.
+        LedgerError: the ledger cannot be opened, made or written.
+    """
+    feeds = open_feeds(settings)
+    changes = [ingest_source(feed, settings, url) for feed in feeds]
+    return reference(url, tuple(feed.key for feed in feeds)), changes
+
+
+def reference(url: str, source_keys: tuple[str, ...]) -> LedgerRef:
+    """The ledger's present state of some sources.
+
+    Raises:
+        DataError: they have no live row.
+    """
+    url = canonical_url(url)
+    head = head_of(open_or_create(url))
+    entries = [head.sources[key] for key in source_keys if key in head.sources]
+    if not any(entry["live"] for entry in entries):
+        names = ", ".join(str(entry["name"]) for entry in entries)
+        raise DataError(f"No feedback came in from {names}; check that the sources hold the rows you expect.")
+    return LedgerRef(url, head.last_sequence, source_keys, combined_digest(e["digest"] for e in entries))
+
+
+def combined_digest(digests: Iterator[str]) -> str:
+    """Of several sources' digests, in whatever order they stand."""
+    return sha256_of(sorted(digests))
+
+
+def ingest_source(feed: Feed, settings: FeedbackSettings, url: str) -> SourceChange:
+    """Bring the ledger up to one source."""
+    url = canonical_url(url)
+    for _ in range(_ATTEMPTS):
+        head = head_of(open_or_create(url))
+        entry = head.sources.get(feed.key)
+        watermark = feed.watermark(entry["watermark"] if entry else None)
+        if entry is not None and watermark is not None and watermark == entry["watermark"]:
+            logger.info("%s: unchanged, %d rows", feed.name, entry["live"])
+            return _unchanged(feed, entry)
+        with (
+            tempfile.TemporaryDirectory(prefix="rlhf-ledger-") as folder,
+            Spool(Path(folder)) as spool,
+        ):
+            reading = _Reading(spool, watermark=watermark)
+            _read(feed, reading, head, settings)
+            change = _commit(feed, reading, head, url, Path(folder))
+        if change is not None:
+            logger.info(
+                "%s: %d new, %d edited, %d retracted, %d unchanged, %d refused",
+                *(feed.name, change.new, change.edited, change.retracted, change.unchanged),
+                reading.tally.quarantined,
+            )
+            if change.committed:
+                compact(url, feed.key)
+            return change
+    raise LedgerError(
+        f"Source '{feed.name}' was ingested by others each time this ingest was about to write; run it again "
+        "when they are done."
+    )
+
+
+def _unchanged(feed: Feed, entry: Mapping[str, Any]) -> SourceChange:
+    return SourceChange(
+        feed.name, feed.key, False, entry["live"], unchanged=entry["live"], tally=entry["tally"]
+    )
+
+
+def _read(feed: Feed, reading: _Reading, head: Head, settings: FeedbackSettings) -> None:
+    tally = reading.tally
+    forgotten = _Forgotten(head.rules)
+    for outcome in _outcomes(feed, reading, head, settings):
+        if isinstance(outcome, Quarantined):
+            tally.reasons[outcome.reason] += 1
+            if len(reading.quarantined) < _KEPT_QUARANTINED:
+                reading.quarantined.append(outcome)
+        elif forgotten and outcome in forgotten:
+            reading.kept_out += 1
+        else:
+            tally.add(outcome)
+            reading.spool.add(outcome)
+    reading.spool.finish()
+    tally.layout = feed.reader.layout
+    tally.refuse_if_mostly_bad(feed.name, settings.max_quarantined_share)
+
+
+def _outcomes(feed: Feed, reading: _Reading, head: Head, settings: FeedbackSettings) -> Iterator[Outcome]:
+    source = feed.incremental
+    if source is None:
+        yield from feed.reader.read()
+        return
+    entry = head.sources.get(feed.key)
+    full = entry is None or entry["ingests"] % settings.ledger.full_scan_every == 0
+    since = None if full or entry is None else entry["watermark"]
+    for number, outcome in enumerate(source.read_since(since), 1):
+        yield outcome if isinstance(outcome, Quarantined) else checked(outcome, number)
+    reading.watermark, reading.complete = source.watermark, source.complete
+
+
+class _Forgotten:
+    """The names that must stay out, known by their digests alone."""
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self._digests = {
+            kind: {r.digest for r in rules if r.kind == kind} for kind in ("record", "annotator")
+        }
+
+    def __bool__(self) -> bool:
+        return any(self._digests.values())
+
+    def __contains__(self, row: AnnotationRow) -> bool:
+        return (
+            sha256_of(row.record_id) in self._digests["record"]
+            or sha256_of(row.annotator) in self._digests["annotator"]
+        )
+
+
+def _commit(feed: Feed, reading: _Reading, seen: Head, url: str, folder: Path) -> SourceChange | None:
+    """Write the difference, or return None if the source has to be read again."""
+    for attempt in range(_ATTEMPTS):
+        table = open_or_create(url)
+        head = head_of(table)
+        entry = head.sources.get(feed.key)
+        if entry != seen.sources.get(feed.key) or head.rules != seen.rules:
+            return None
+        with _stored_keys(table, feed.key, folder / f"stored-{attempt}") as stored:
+            delta = _difference(reading, stored, one_each=feed.incremental is not None)
+        tally = _without_repeated(reading, delta.repeated)
+        change = SourceChange(
+            feed.name,
+            feed.key,
+            True,
+            delta.live,
+            delta.new,
+            delta.edited,
+            len(delta.tombstones),
+            delta.live - delta.new - delta.edited,
+            reading.kept_out,
+            tally.as_data(),
+            tuple(reading.quarantined),
+        )
+        same = entry is not None and reading.watermark in (None, entry["watermark"])
+        if same and not delta.puts and not len(delta.tombstones):
+            return SourceChange(**{**vars(change), "committed": False})
+        batch = uuid.uuid4().hex
+        metadata = {
+            "action": "ingest",
+            "batch": batch,
+            "last_sequence": head.last_sequence + delta.puts + len(delta.tombstones),
+            "sources": {feed.key: _entry(change, reading, delta.digest)},
+        }
+        about = RowsOfCommit(feed.key, batch)
+        if append(table, _batches(reading.spool, delta, about, head.last_sequence + 1), metadata):
+            return change
+        time.sleep(random.uniform(0, _PAUSE_SECONDS * 2 ** min(attempt, 6)))
+    raise LedgerError(f"The ledger at {url} is written to without pause; run the ingest again later.")
+
+
+def _without_repeated(reading: _Reading, repeated: np.ndarray) -> Tally:
+    """Counts of what was read, each row once: that it is repeated shows only when all have been read."""
+    tally = replace(
+        reading.tally,
+        rows=reading.tally.rows - len(repeated),
+        repeated=len(repeated),
+        kinds=reading.tally.kinds.copy(),
+        statuses=reading.tally.statuses.copy(),
+    )
+    mask = np.zeros(reading.spool.rows, bool)
+    mask[repeated] = True
+    for _, rows in reading.spool.chosen(mask):
+        tally.kinds.subtract(rows["kind"].to_pylist())
+        tally.statuses.subtract(rows["status"].to_pylist())
+    tally.kinds, tally.statuses = +tally.kinds, +tally.statuses
+    return tally
+
+
+def _entry(change: SourceChange, reading: _Reading, digest: str) -> dict[str, Any]:
+    return {
+        "name": change.name,
+        "watermark": reading.watermark,
+        "digest": digest,
+        "live": change.live,
+        "counts": {
+            "new": change.new,
+            "edited": change.edited,
+            "retracted": change.retracted,
+            "unchanged": change.unchanged,
+            "kept_out": change.kept_out,
+            "quarantined": reading.tally.quarantined,
+        },
+        "tally": change.tally,
+    }
+
+
+def _stored_keys(table: DeltaTable, source_key: str, folder: Path) -> KeyParts:
+    parts = KeyParts(folder, STORED)
+    for batch in scan(table, [source_key]).to_batches():
+        if len(batch):
+            parts.add(stored_keys(batch))
+    return parts
+
+
+@dataclass(frozen=True)
+class _Delta:
+    """The difference of all parts together."""
+
+    put: np.ndarray
+    """Whether each row that was read is put."""
+    positions: np.ndarray
+    """Its position if so."""
+    tombstones: np.ndarray
+    digest: str
+    live: int
+    new: int
+    edited: int
+    repeated: np.ndarray
+
+    @property
+    def puts(self) -> int:
+        return self.new + self.edited
+
+
+def _difference(reading: _Reading, stored: KeyParts, *, one_each: bool) -> _Delta:
+    parts: list[Changes] = []
+    # One byte and one word a row: everything else is done part by part.
+    put = np.zeros(reading.spool.rows, bool)
+    positions = np.zeros(reading.spool.rows, np.int32)
+    digest = hashlib.sha256()
+    live = 0
+    for part in range(PARTS):
+        changes = compare(
+            reading.spool.keys.read(part),
+            latest(stored.read(part)),
+            complete=reading.complete,
+            one_each=one_each,
+        )
+        # The parts are in the order of identities, so this is the digest of all rows in that order.
+        update_digest(digest, changes.state)
+        live += len(changes.state)
+        put[changes.rows] = True
+        positions[changes.rows] = changes.positions
+        nothing = np.zeros(0, np.int64)
+        parts.append(replace(changes, state=nothing, rows=nothing, positions=nothing))
+    return _Delta(
+        put,
+        positions,
+        np.concatenate([changes.tombstones for changes in parts]),
+        digest.hexdigest(),
+        live,
+        sum(changes.new for changes in parts),
+        sum(changes.edited for changes in parts),
+        np.concatenate([changes.repeated for changes in parts]),
+    )
+
+
+def _batches(
+    spool: Spool, delta: _Delta, about: RowsOfCommit, first_sequence: int
+) -> Iterator[pa.RecordBatch]:
+    """Puts in the source's order, then tombstones, numbered from ``first_sequence``."""
+    sequence = first_sequence
+    for numbers, rows in spool.chosen(delta.put):
+        yield about.puts(rows, delta.positions[numbers], sequence)
+        sequence += len(numbers)
+    if len(delta.tombstones):
+        yield about.tombstones(delta.tombstones, sequence)

@@ -1,0 +1,347 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+import pytest
+from deltalake import DeltaTable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rlhf.errors import ConfigError, DataError
+from rlhf.feedback.ingest import ingest
+from rlhf.feedback.ledger import commit
+from rlhf.feedback.ledger.feeds import Watermark
+from rlhf.feedback.ledger.ingest import ingest_into_ledger
+from rlhf.feedback.ledger.maintenance import compact
+from rlhf.feedback.ledger.state import read_state
+from rlhf.feedback.ledger.table import LEDGER_SCHEMA
+from rlhf.feedback.records import Outcome
+from rlhf.feedback.rows import AnnotationRow
+from rlhf.feedback.settings import FeedbackSettings
+from tests.rlhf.feedback.ledger.conftest import Desk, judgement
+
+ROOT = Path(__file__).resolve().parents[4]
+TRUTHS = st.dictionaries(
+    st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(["ada", "ben", "unknown"])),
+    st.sampled_from([0, 1, None]),
+    min_size=1,
+    max_size=6,
+)
+CRASHES = st.sampled_from(["", "", "before", "after"])
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+def values(desk: Desk, *names: str) -> list[tuple[str, str, Any]]:
+    table = read_state(commit.reference(desk.url, desk.ingest(*names).reference.source_keys))
+    return [(r["record_id"], r["annotator"], json.loads(r["value"])) for r in table.to_pylist()]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(TRUTHS, CRASHES, st.booleans()), min_size=1, max_size=5))
+def test_any_interleaving_of_ingests_edits_retractions_and_crashes_ends_as_the_final_truth_applied_once(
+    steps: list[tuple[dict[tuple[str, str], Any], str, bool]],
+) -> None:
+    with TemporaryDirectory() as one, TemporaryDirectory() as other, pytest.MonkeyPatch.context() as patch:
+        desk, once = Desk(Path(one)), Desk(Path(other))
+        real = commit.append
+        for truth, crash, reverse in steps:
+            rows = [judgement(record, value, who) for (record, who), value in truth.items()]
+            rows = rows[::-1] if reverse else rows
+            desk.write(rows)
+
+            def dying(*arguments: Any, when: str = crash) -> bool:
+                if when == "before":
+                    raise Crash
+                done = real(*arguments)
+                if when == "after":
+                    raise Crash
+                return done
+
+            patch.setattr(commit, "append", dying)
+            try:
+                desk.ingest()
+            except Crash:
+                pass
+            finally:
+                patch.setattr(commit, "append", real)
+        once.write(rows)
+        last, first = desk.ingest().reference, once.ingest().reference
+        assert last.state_digest == first.state_digest
+        assert read_state(last).equals(read_state(first))
+        assert len(read_state(last)) == len(rows)
+
+
+def test_the_ledger_holds_what_the_sources_say_and_nothing_else(desk: Desk) -> None:
+    desk.write([judgement("a"), judgement("b", 1), judgement("b", 1), {"record_id": "c"}])
+    settings = desk.settings().model_copy(update={"max_quarantined_share": 0.5})
+    result = ingest_into_ledger(settings)
+    plain = ingest(settings)
+    assert sorted(read_state(result.reference)["row_hash"].to_pylist()) == sorted(
+        plain.table["row_hash"].to_pylist()
+    )
+    for figure in ("rows", "repeated", "quarantined", "sources"):
+        assert result.report.data[figure] == plain.report.data[figure]
+
+
+def test_an_unchanged_source_is_not_read_again_and_writes_nothing(desk: Desk) -> None:
+    desk.write([judgement("a"), judgement("b")])
+    first = desk.ingest()
+    version = DeltaTable(desk.url).version()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commit, "_read", None)
+        again = desk.ingest()
+        os.utime(desk.folder / "votes.jsonl", (1, 1))  # another time, the same bytes
+        assert desk.ingest().reference == again.reference
+    assert DeltaTable(desk.url).version() == version
+    assert again.reference == first.reference
+    assert again.report.data["sources"] == first.report.data["sources"]
+    assert "Nothing changed" in again.report.data["summary"]
+
+
+def test_only_rows_that_changed_are_appended(desk: Desk) -> None:
+    desk.write([judgement("a"), judgement("b"), judgement("c")])
+    desk.ingest()
+    desk.write([judgement("a"), judgement("b", 1), judgement("d")])
+    result = desk.ingest()
+    assert result.report.data["changes"]["votes"] == {
+        "new": 1,
+        "edited": 1,
+        "retracted": 1,
+        "unchanged": 1,
+        "kept_out": 0,
+        "live": 3,
+    }
+    assert result.reference.sequence == 6
+    assert [row[0] for row in values(desk)] == ["a", "b", "d"]
+
+
+def test_the_report_says_which_share_is_new(desk: Desk) -> None:
+    rows = [judgement(f"{n:03d}") for n in range(100)]
+    desk.write(rows[:97])
+    desk.ingest()
+    desk.write(rows)
+    result = desk.ingest()
+    assert "100 annotations, of which 3 (3.0%) are new" in result.report.html
+    assert len(read_state(result.reference)) == 100
+
+
+def test_earlier_states_are_rebuilt_whatever_came_later(desk: Desk) -> None:
+    states = []
+    for rows in (
+        [judgement("a"), judgement("b")],
+        [judgement("a", 1), judgement("c")],
+        [judgement("b", None)],
+    ):
+        desk.write(rows)
+        reference = desk.ingest().reference
+        states.append((reference, read_state(reference)))
+    DeltaTable(desk.url).optimize.compact()
+    DeltaTable(desk.url).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    for reference, table in states:
+        assert read_state(reference).equals(table)
+
+
+def test_rows_do_not_show_the_order_in_which_they_came(tmp_path: Path) -> None:
+    rows = [judgement(f"{n}") for n in range(9)]
+    tables, digests = [], []
+    for position, order in enumerate((rows, rows[::-1])):
+        folder = tmp_path / str(position)
+        folder.mkdir()
+        desk = Desk(folder)
+        desk.write(order[:4])
+        desk.ingest()
+        desk.write(order)
+        reference = desk.ingest().reference
+        tables.append(read_state(reference))
+        digests.append(reference.state_digest)
+    assert tables[0].equals(tables[1])
+    assert digests[0] == digests[1]
+
+
+def test_sources_stand_in_the_configs_order_and_share_no_rows(desk: Desk) -> None:
+    desk.write([judgement("z")], "first")
+    desk.write([judgement("a")], "second")
+    both = desk.ingest("first", "second").reference
+    assert [row["record_id"] for row in read_state(both).to_pylist()] == ["z", "a"]
+    assert [row["record_id"] for row in read_state(desk.ingest("second").reference).to_pylist()] == ["a"]
+    assert desk.ingest("second", "first").reference.state_digest == both.state_digest
+
+
+def test_two_sources_of_one_name_do_not_retract_each_others_rows(desk: Desk, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    namesake = Desk(other)
+    namesake.url = desk.url
+    desk.write([judgement("a")])
+    namesake.write([judgement("b")])
+    desk.ingest()
+    assert namesake.ingest().changes[0].retracted == 0
+    assert desk.ingest().changes[0].committed is False
+
+
+def test_two_processes_at_once_lose_and_double_nothing(desk: Desk) -> None:
+    names = [f"source{n}" for n in range(2)]
+    for name in names:
+        desk.write([judgement(f"{name}-{n}") for n in range(50)], name)
+    program = (
+        "import sys, json; from pathlib import Path; sys.path.insert(0, sys.argv[3]);"
+        "from tests.rlhf.feedback.ledger.conftest import Desk; desk = Desk(Path(sys.argv[1]));"
+        "[desk.ingest(name) for name in sys.argv[2].split()]"
+    )
+    # In opposite orders, so that they meet at both sources.
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(desk.folder), " ".join(order), str(ROOT)])
+        for order in (names, names[::-1])
+    ]
+    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    table = DeltaTable(desk.url).to_pyarrow_table()
+    assert sorted(table["ledger_seq"].to_pylist()) == list(range(1, 101))
+    assert len(set(table["record_id"].to_pylist())) == 100
+
+
+@pytest.mark.parametrize("meanwhile", ["votes", "others"])
+def test_who_comes_second_looks_again(desk: Desk, meanwhile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.write([judgement("a")])
+    desk.write([judgement("b")], "others")
+    real = commit.append
+    calls: list[str] = []
+
+    def late(*arguments: Any) -> bool:
+        calls.append("append")
+        if len(calls) == 1:
+            desk.ingest(meanwhile)
+        return real(*arguments)
+
+    monkeypatch.setattr(commit, "append", late)
+    desk.ingest()
+    table = DeltaTable(desk.url).to_pyarrow_table()
+    assert sorted(table["ledger_seq"].to_pylist()) == list(range(1, len(table) + 1))
+    assert sorted(table["record_id"].to_pylist()) == (["a"] if meanwhile == "votes" else ["a", "b"])
+
+
+def test_a_source_that_is_mostly_bad_leaves_the_ledger_as_it_was(desk: Desk) -> None:
+    desk.write([judgement("a")])
+    reference = desk.ingest().reference
+    desk.write([judgement("a", 7), judgement("b", 8), judgement("c")])
+    with pytest.raises(DataError, match="2 of 3 entries are unusable"):
+        desk.ingest()
+    assert len(read_state(reference)) == 1
+    assert DeltaTable(desk.url).version() == 1
+
+
+def test_many_small_commits_are_put_together(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlhf.feedback.ledger.maintenance._MOST_SMALL_FILES", 3)
+    for n in range(6):
+        desk.write([judgement(f"{m}") for m in range(n + 1)])
+        reference = desk.ingest().reference
+    assert len(DeltaTable(desk.url).file_uris()) <= 3
+    assert len(read_state(reference)) == 6
+    compact(desk.url, reference.source_keys[0])
+
+
+def test_statistics_in_the_log_hold_no_text_of_a_row(desk: Desk) -> None:
+    desk.write([judgement("secret-record", annotator="secret-annotator")])
+    desk.ingest()
+    said = "".join(file.read_text() for file in (Path(desk.url) / "_delta_log").glob("*.json"))
+    assert "secret" not in said
+
+
+def test_other_programs_read_the_table_by_its_schema(desk: Desk) -> None:
+    desk.write([judgement("a")])
+    desk.ingest()
+    table = DeltaTable(desk.url).to_pyarrow_table()
+    assert set(table.schema.names) == set(LEDGER_SCHEMA.names)
+
+
+class Server:
+    """An annotation server with a clock; ``read_since`` gives what changed after the watermark's time."""
+
+    rows: ClassVar[dict[str, tuple[int, int]]] = {}
+    """Value and time of change by record."""
+    watermark: Watermark | None = None
+    complete = False
+    dies_after: ClassVar[int | None] = None
+
+    def read(self) -> Iterator[Outcome]:
+        raise AssertionError("the ledger reads what changed")
+
+    def read_since(self, watermark: Watermark | None) -> Iterator[Outcome]:
+        since = watermark["time"] if watermark else 0
+        for number, (record, (value, time)) in enumerate(self.rows.items()):
+            if self.dies_after == number:
+                raise DataError("the server died")
+            if time > since:
+                own = ({"role": "user", "content": record},)
+                yield AnnotationRow(record, "server", own, ("x", "y"), "comparison", value)  # type: ignore[arg-type]
+        self.watermark = {"time": max((time for _, time in self.rows.values()), default=0)}
+        self.complete = watermark is None
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
+    monkeypatch.setattr(Server, "rows", {"a": (0, 1), "b": (0, 2)})
+    monkeypatch.setattr(Server, "dies_after", None)
+    return Server
+
+
+@pytest.fixture
+def poll(server: type[Server], desk: Desk) -> Callable[[], commit.SourceChange]:
+    settings = FeedbackSettings.model_validate(
+        {
+            "sources": [{"type": "custom", "cls": f"{__name__}:Server"}],
+            "ledger": {"url": desk.url, "full_scan_every": 3},
+        }
+    )
+    return lambda: ingest_into_ledger(settings).changes[0]
+
+
+def test_a_server_is_read_from_where_the_last_ingest_stopped(
+    server: type[Server], poll: Callable[[], commit.SourceChange]
+) -> None:
+    assert poll().new == 2
+    server.rows = {"a": (1, 3), "b": (0, 2), "c": (0, 4)}
+    change = poll()
+    assert (change.new, change.edited, change.unchanged, change.tally["rows"]) == (1, 1, 1, 2)
+
+
+def test_what_a_server_deleted_is_found_by_the_next_full_scan(
+    server: type[Server], poll: Callable[[], commit.SourceChange]
+) -> None:
+    poll()
+    server.rows = {"b": (0, 2), "c": (0, 3)}
+    assert (change := poll()).retracted == 0
+    assert change.live == 3
+    server.rows = {"b": (0, 2), "c": (1, 4)}
+    assert poll().live == 3
+    assert (last := poll()).retracted == 1
+    assert last.live == 2
+
+
+def test_a_server_that_dies_while_it_is_read_changes_nothing(
+    server: type[Server], poll: Callable[[], commit.SourceChange]
+) -> None:
+    poll()
+    server.rows = {"a": (1, 3), "b": (1, 4)}
+    server.dies_after = 1
+    with pytest.raises(DataError, match="died"):
+        poll()
+    server.dies_after = None
+    assert poll().edited == 2
+
+
+def test_settings_without_a_ledger_are_refused(desk: Desk) -> None:
+    desk.write([judgement("a")])
+    with pytest.raises(ConfigError, match=r"feedback\.ledger\.url"):
+        ingest_into_ledger(
+            FeedbackSettings.model_validate(
+                {"sources": [{"type": "file", "path": desk.folder / "votes.jsonl"}]}
+            )
+        )
