@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from rlhf.feedback.annotation_servers.settings import ArgillaSource, LabelStudioSource
 from rlhf.sample.settings import SupportDeskSettings
 from rlhf.settings import Settings
 
@@ -18,6 +19,7 @@ LayoutName = Literal[
     "oasst-trees",
     "ukp-convincing-arguments",
     "pandalm",
+    "argilla-v1-feedback",
     "argilla-dolly-falcon",
     "better-poorer",
     "prompt-chosen-rejected",
@@ -139,7 +141,10 @@ class CustomSource(Settings):
         return self.name or self.cls
 
 
-Source = Annotated[FileSource | HubSource | SampleSource | CustomSource, Field(discriminator="type")]
+Source = Annotated[
+    FileSource | HubSource | SampleSource | CustomSource | ArgillaSource | LabelStudioSource,
+    Field(discriminator="type"),
+]
 
 
 class FeedbackSettings(Settings):

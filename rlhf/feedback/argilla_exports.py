@@ -1,0 +1,167 @@
+"""Datasets that Argilla 1 exported (``FeedbackDataset.format_as("datasets")``, what ``push_to_huggingface``
+uploads): a column for each field and each question, nothing that says which is which. Up to 1.13 a question's
+responses are a struct of lists, later a list of structs; both are read. An annotator who left a question
+unanswered is absent from that column only, so columns are joined by ``user_id``, never by position."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rlhf.errors import ConfigError, DataError
+from rlhf.feedback.annotation_servers.answers import rows_of_record
+from rlhf.feedback.annotation_servers.mapping import plan_mapping
+from rlhf.feedback.annotation_servers.schema import Answers, Field, Question, QuestionType, Schema
+from rlhf.feedback.annotation_servers.settings import MappingSettings
+from rlhf.feedback.records import BadRecordError, Outcome, Quarantined, Record, checked, excerpt_of
+from rlhf.feedback.rows import sha256_of
+
+_HEAD = 2000
+"""Records looked at to tell questions from fields: a question that nobody answered holds nulls."""
+_RESPONSE_KEYS = {"user_id", "value", "status"}
+_SUGGESTION = "-suggestion"
+_METADATA = "-suggestion-metadata"
+_NOT_SHOWN = ("external_id", "metadata", "vectors")
+_LABEL_CHARS = 40
+_MOST_LABELS = 20
+
+
+def has_responses(first_rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether some column holds annotators' responses."""
+    return any(_is_responses(value) for row in first_rows for value in row.values())
+
+
+def argilla_v1_feedback(records: Iterable[Record], source: str) -> Iterator[Outcome]:
+    """Rows of an export. Nothing says when an answer was given, so ``updated_at`` is empty.
+
+    Raises:
+        DataError: no field is clearly the prompt.
+    """
+    remaining = iter(records)
+    head = list(itertools.islice(remaining, _HEAD))
+    schema = schema_of([record.values for record in head])
+    try:
+        plan = plan_mapping(schema, MappingSettings(), source)
+    except ConfigError as error:
+        names = ", ".join(field.name for field in schema.fields)
+        raise DataError(
+            f"Source '{source}' is an Argilla 1 export with the fields {names}, none of which is clearly the "
+            "prompt; rename its column to 'prompt'."
+        ) from error
+    for record in itertools.chain(head, remaining):
+        fields = {field.name: record.values.get(field.name) for field in schema.fields}
+        identity = str(record.values.get("external_id") or record.values.get("id") or sha256_of(fields)[:16])
+        try:
+            answered = answers_of(record.values, schema)
+            for row in rows_of_record(plan, source, identity, fields, answered):
+                yield checked(row, record.line)
+        except BadRecordError as bad:
+            yield Quarantined(source, record.line, str(bad), excerpt_of(record.values))
+
+
+def schema_of(rows: Sequence[Mapping[str, Any]]) -> Schema:
+    """Fields and questions as columns and values show them: a column with responses is a question, and so is
+    one that has a column with suggestions beside it."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    questions = [
+        column
+        for column in columns
+        if f"{column}{_METADATA}" in columns or any(_is_responses(row.get(column)) for row in rows)
+    ]
+    beside = {f"{question}{ending}" for question in questions for ending in (_SUGGESTION, _METADATA)}
+    fields = [column for column in columns if column not in (*questions, *beside, *_NOT_SHOWN)]
+    return Schema(
+        tuple(Field(name) for name in fields),
+        tuple(_question(name, [row.get(name) for row in rows]) for name in questions),
+    )
+
+
+def answers_of(values: Mapping[str, Any], schema: Schema) -> list[Answers]:
+    """One record's answers by annotator, then what models suggested as drafts.
+
+    Raises:
+        BadRecordError: a question's column holds something else than responses.
+    """
+    given: dict[str, dict[str, Any]] = {}
+    statuses: dict[str, str] = {}
+    suggested: dict[str, dict[str, Any]] = {}
+    for question in schema.questions:
+        for response in _responses(values.get(question.name), question.name):
+            # Responses of deleted users have no id: several of them may be several people.
+            annotator = response["user_id"] or "unknown"
+            given.setdefault(annotator, {})[question.name] = _plain(response["value"])
+            statuses[annotator] = response["status"] or "submitted"
+        suggestion = values.get(f"{question.name}{_SUGGESTION}")
+        if suggestion is not None:
+            about = values.get(f"{question.name}{_METADATA}")
+            agent = about.get("agent") if isinstance(about, Mapping) else None
+            name = f"suggestion:{agent or 'unknown'}"
+            suggested.setdefault(name, {})[question.name] = _plain(suggestion)
+    answered = [Answers(annotator, statuses[annotator], "", answers) for annotator, answers in given.items()]
+    return [*answered, *(Answers(agent, "draft", "", answers) for agent, answers in suggested.items())]
+
+
+def _is_responses(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return value.keys() >= _RESPONSE_KEYS and all(isinstance(value[key], list) for key in _RESPONSE_KEYS)
+    if isinstance(value, list) and value:
+        return all(isinstance(item, Mapping) and item.keys() >= _RESPONSE_KEYS for item in value)
+    return False
+
+
+def _responses(value: Any, question: str) -> list[Mapping[str, Any]]:
+    if value is None or value == []:
+        return []
+    if not _is_responses(value):
+        raise BadRecordError(f"column '{question}' does not hold responses")
+    if isinstance(value, list):
+        return value
+    try:
+        return [
+            {"user_id": user, "value": answer, "status": status}
+            for user, answer, status in zip(value["user_id"], value["value"], value["status"], strict=True)
+        ]
+    except ValueError as error:
+        raise BadRecordError(f"column '{question}' has lists of unequal length") from error
+
+
+def _plain(value: Any) -> Any:
+    """An answer in the common form: rankings, which are a list of structs or a struct of lists, as pairs of
+    option and rank."""
+    if isinstance(value, Mapping) and value.keys() >= {"rank", "value"}:
+        return list(zip(value["value"], value["rank"], strict=False))
+    if isinstance(value, list) and value and isinstance(value[0], Mapping) and "rank" in value[0]:
+        return [(item["value"], item["rank"]) for item in value]
+    return value
+
+
+def _question(name: str, cells: Iterable[Any]) -> Question:
+    answers = [
+        _plain(response["value"])
+        for cell in cells
+        if _is_responses(cell)
+        for response in _responses(cell, name)
+        if response["value"] is not None
+    ]
+    kind, options = _type_of(answers)
+    return Question(name, kind, options=options)
+
+
+def _type_of(answers: Sequence[Any]) -> tuple[QuestionType, tuple[str, ...]]:
+    if not answers:
+        return "other", ()
+    first = answers[0]
+    if isinstance(first, int | float) and not isinstance(first, bool):
+        return "rating", ()
+    if isinstance(first, str):
+        # A label and a text have the same type in an export; few and short values that recur are labels.
+        values = Counter(answers)
+        recurring = len(values) <= _MOST_LABELS and len(answers) >= 3 * len(values)
+        if recurring and all(len(value) <= _LABEL_CHARS for value in values):
+            return "label", tuple(sorted(values))
+        return "text", ()
+    if isinstance(first, list) and all(isinstance(item, str) for item in first):
+        return "multi-label", tuple(sorted({label for answer in answers for label in answer}))
+    if isinstance(first, list) and all(isinstance(item, tuple) for item in first):
+        return "ranking", tuple(dict.fromkeys(option for answer in answers for option, _ in answer))
+    return "span", ()
