@@ -6,6 +6,7 @@ unanswered is absent from that column only, so columns are joined by ``user_id``
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rlhf.errors import ConfigError, DataError
@@ -82,23 +83,32 @@ def answers_of(values: Mapping[str, Any], schema: Schema) -> list[Answers]:
     Raises:
         BadRecordError: a question's column holds something else than responses.
     """
-    given: dict[str, dict[str, Any]] = {}
-    statuses: dict[str, str] = {}
-    suggested: dict[str, dict[str, Any]] = {}
+    given: dict[str, Answers] = {}
+    nameless: list[Answers] = []
     for question in schema.questions:
         for response in _responses(values.get(question.name), question.name):
-            # Responses of deleted users have no id: several of them may be several people.
-            annotator = response["user_id"] or "unknown"
-            given.setdefault(annotator, {})[question.name] = _plain(response["value"])
-            statuses[annotator] = response["status"] or "submitted"
+            status = response["status"] or "submitted"
+            user = response["user_id"]
+            if user is None:  # a deleted user's; two of them may be two people, so they are not joined
+                nameless.append(Answers("unknown", status, "", {question.name: _plain(response["value"])}))
+                continue
+            answers = given.setdefault(user, Answers(user, status, "", {}))
+            given[user] = replace(
+                answers, values={**answers.values, question.name: _plain(response["value"])}
+            )
+    return [*given.values(), *nameless, *_suggestions(values, schema)]
+
+
+def _suggestions(values: Mapping[str, Any], schema: Schema) -> list[Answers]:
+    suggested: dict[str, dict[str, Any]] = {}
+    for question in schema.questions:
         suggestion = values.get(f"{question.name}{_SUGGESTION}")
         if suggestion is not None:
             about = values.get(f"{question.name}{_METADATA}")
             agent = about.get("agent") if isinstance(about, Mapping) else None
             name = f"suggestion:{agent or 'unknown'}"
             suggested.setdefault(name, {})[question.name] = _plain(suggestion)
-    answered = [Answers(annotator, statuses[annotator], "", answers) for annotator, answers in given.items()]
-    return [*answered, *(Answers(agent, "draft", "", answers) for agent, answers in suggested.items())]
+    return [Answers(agent, "draft", "", answers) for agent, answers in suggested.items()]
 
 
 def _is_responses(value: Any) -> bool:

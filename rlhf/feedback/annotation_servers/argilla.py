@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from rlhf.errors import ConfigError, DataError
-from rlhf.feedback.annotation_servers.connection import Connection
+from rlhf.feedback.annotation_servers.connection import Connection, key_from
 from rlhf.feedback.annotation_servers.reader import OPENING_SECONDS, AnsweredRecord, ServerReader, Watermark
 from rlhf.feedback.annotation_servers.schema import Answers, Field, FieldType, Question, QuestionType, Schema
 from rlhf.feedback.annotation_servers.settings import ArgillaSource
@@ -48,12 +48,12 @@ class ArgillaReader(ServerReader):
 
     def _connect(self) -> Schema:
         settings = self._settings
+        server = f"Argilla at {settings.api_url}"
         client = httpx.Client(
             base_url=settings.api_url,
-            headers={"X-Argilla-Api-Key": self._key()},
+            headers={"X-Argilla-Api-Key": key_from(settings.key_variable, server)},
             timeout=settings.timeout_seconds,
         )
-        server = f"Argilla at {settings.api_url}"
         opening = Connection(client, server, settings.key_variable, patience=OPENING_SECONDS)
         workspace = self._workspace(opening)
         self._dataset = self._find_dataset(opening, workspace)

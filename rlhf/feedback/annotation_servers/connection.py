@@ -2,6 +2,7 @@
 what does not is explained, and no answer but a success is ever taken for data."""
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -9,9 +10,12 @@ from typing import Any
 
 import httpx
 
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
+
+# A line for each of a thousand pages tells nobody anything.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -106,6 +110,18 @@ class Connection:
                 "lead to a proxy or a login page."
             )
         return f"{self.server} refuses {doing} (status {response.status_code}: {response.text[:200]})."
+
+
+def key_from(variable: str, server: str) -> str:
+    """The key that an environment variable holds.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(f"{server} needs a key in the environment variable {variable}; export it.")
+    return key
 
 
 def _is_json(response: httpx.Response) -> bool:

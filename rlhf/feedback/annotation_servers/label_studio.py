@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from rlhf.errors import ConfigError, DataError
-from rlhf.feedback.annotation_servers.connection import Connection
+from rlhf.feedback.annotation_servers.connection import Connection, key_from
 from rlhf.feedback.annotation_servers.reader import OPENING_SECONDS, AnsweredRecord, ServerReader, Watermark
 from rlhf.feedback.annotation_servers.schema import Answers, Field, FieldType, Question, QuestionType, Schema
 from rlhf.feedback.annotation_servers.settings import LabelStudioSource
@@ -60,12 +60,14 @@ class LabelStudioReader(ServerReader):
 
     def _connect(self) -> Schema:
         settings = self._settings
-        opening = connect(settings, self._key(), patience=OPENING_SECONDS)
+        opening = connect(settings.url, settings.key_variable, OPENING_SECONDS, settings.timeout_seconds)
         project = self._project(opening)
         if settings.annotators == "name":
             users = opening.get("/api/users", doing="listing users (`annotators: id` needs none)")
             self._annotators = {str(user["id"]): user["email"] or user["username"] for user in users}
-        self._connection = connect(settings, self._key(), patience=settings.patience_seconds)
+        self._connection = connect(
+            settings.url, settings.key_variable, settings.patience_seconds, settings.timeout_seconds
+        )
         self._schema = schema_of(project["label_config"])
         return self._schema
 
@@ -132,19 +134,17 @@ class LabelStudioReader(ServerReader):
             last = tasks[-1]["id"]
 
 
-def connect(settings: LabelStudioSource, token: str, *, patience: float) -> Connection:
-    """A connection that trades the personal access token for short-lived ones as they run out.
+def connect(url: str, key_variable: str, patience: float, timeout: float = 60.0) -> Connection:
+    """A connection that trades the personal access token in ``key_variable`` for short-lived ones as they
+    run out. ``patience`` and ``timeout`` are in seconds.
 
     Raises:
+        ConfigError: there is no token.
         DataError: the server does not answer or refuses the token.
     """
-    server = f"Label Studio at {settings.url}"
-    plain = Connection(
-        httpx.Client(base_url=settings.url, timeout=settings.timeout_seconds),
-        server,
-        settings.key_variable,
-        patience=patience,
-    )
+    server = f"Label Studio at {url}"
+    token = key_from(key_variable, server)
+    plain = Connection(httpx.Client(base_url=url, timeout=timeout), server, key_variable, patience=patience)
 
     def renewed() -> dict[str, str]:
         answer = plain.send(
@@ -155,8 +155,8 @@ def connect(settings: LabelStudioSource, token: str, *, patience: float) -> Conn
         )
         return {"Authorization": f"Bearer {answer.json()['access']}"}
 
-    client = httpx.Client(base_url=settings.url, headers=renewed(), timeout=settings.timeout_seconds)
-    return Connection(client, server, settings.key_variable, patience=patience, renew=renewed)
+    client = httpx.Client(base_url=url, headers=renewed(), timeout=timeout)
+    return Connection(client, server, key_variable, patience=patience, renew=renewed)
 
 
 def _query(last: int, since: str) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 anything is read, rows with their quarantine, and the incremental protocol."""
 
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.errors import ConfigError, RLHFError
+from rlhf.errors import RLHFError
 from rlhf.feedback.annotation_servers.answers import rows_of_record
 from rlhf.feedback.annotation_servers.mapping import Plan, plan_mapping
 from rlhf.feedback.annotation_servers.schema import Answers, Schema
@@ -109,15 +108,6 @@ class ServerReader(ABC):
         except UnicodeEncodeError:  # JSON escapes can spell lone surrogates, which are no text
             reason = "text with a lone surrogate, which is not Unicode"
             yield Quarantined(self.name, number, reason, excerpt_of(record.fields))
-
-    def _key(self) -> str:
-        key = os.environ.get(self._common.key_variable, "").strip()
-        if not key:
-            raise ConfigError(
-                f"sources: '{self.name}' needs a key in the environment variable "
-                f"{self._common.key_variable}; export it."
-            )
-        return key
 
     def _mapping_digest(self) -> str:
         """Changes with what rows would be made of an unchanged record."""

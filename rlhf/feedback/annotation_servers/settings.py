@@ -96,6 +96,11 @@ class ArgillaSource(_ServerSource):
         """The name its rows carry."""
         return self.name or self.dataset
 
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Where its rows come from, whatever the manner of reading."""
+        return {"argilla": self.api_url, "workspace": self.workspace, "dataset": self.dataset}
+
 
 class LabelStudioSource(_ServerSource):
     """A project on a Label Studio server."""
@@ -118,3 +123,38 @@ class LabelStudioSource(_ServerSource):
     def source_name(self) -> str:
         """The name its rows carry."""
         return self.name or f"project-{self.project}"
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Where its rows come from, whatever the manner of reading."""
+        return {"label_studio": self.url, "project": str(self.project)}
+
+
+class ArgillaTarget(Settings):
+    """A dataset on an Argilla 2 server to which prompts are pushed for annotation."""
+
+    api_url: ServerUrl
+    """Address of the server."""
+    key_variable: str = Field(default="ARGILLA_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds an owner's or admin's API key."""
+    workspace: str = Field(min_length=1)
+    """Workspace of the dataset; it must exist."""
+    dataset: str = Field(min_length=1)
+    """Name of the dataset; it is made if it does not exist."""
+    overlap: PositiveInt = 1
+    """How many annotators are asked about each prompt; two or more, and their agreement can be measured. Used
+    when the dataset is made."""
+
+
+class LabelStudioTarget(Settings):
+    """A project on a Label Studio server to which prompts are pushed for annotation."""
+
+    url: ServerUrl
+    """Address of the server."""
+    key_variable: str = Field(default="LABEL_STUDIO_TOKEN", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds a personal access token."""
+    project: str = Field(min_length=1)
+    """Title of the project; it is made if it does not exist."""
+    overlap: PositiveInt = 1
+    """How many annotators are asked about each prompt; two or more, and their agreement can be measured. Used
+    when the project is made."""
