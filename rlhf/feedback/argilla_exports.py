@@ -6,16 +6,16 @@ unanswered is absent from that column only, so columns are joined by ``user_id``
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from rlhf.errors import ConfigError, DataError
+from rlhf.errors import ConfigError
 from rlhf.feedback.annotation_servers.answers import rows_of_record
-from rlhf.feedback.annotation_servers.mapping import plan_mapping
+from rlhf.feedback.annotation_servers.mapping import Plan, plan_mapping
 from rlhf.feedback.annotation_servers.schema import Answers, Field, Question, QuestionType, Schema
 from rlhf.feedback.annotation_servers.settings import MappingSettings
-from rlhf.feedback.records import BadRecordError, Outcome, Quarantined, Record, checked, excerpt_of
-from rlhf.feedback.rows import sha256_of
+from rlhf.feedback.records import BadRecordError, Outcome, Quarantined, Record, checked, excerpt_of, record_id
 
 _HEAD = 2000
 """Records looked at to tell questions from fields: a question that nobody answered holds nulls."""
@@ -33,31 +33,29 @@ def has_responses(first_rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def argilla_v1_feedback(records: Iterable[Record], source: str) -> Iterator[Outcome]:
-    """Rows of an export. Nothing says when an answer was given, so ``updated_at`` is empty.
-
-    Raises:
-        DataError: no field is clearly the prompt.
-    """
+    """Rows of an export. Nothing says when an answer was given, so ``updated_at`` is empty."""
     remaining = iter(records)
     head = list(itertools.islice(remaining, _HEAD))
     schema = schema_of([record.values for record in head])
-    try:
+    plan: Plan | None = None
+    with suppress(ConfigError):
         plan = plan_mapping(schema, MappingSettings(), source)
-    except ConfigError as error:
-        names = ", ".join(field.name for field in schema.fields)
-        raise DataError(
-            f"Source '{source}' is an Argilla 1 export with the fields {names}, none of which is clearly the "
-            "prompt; rename its column to 'prompt'."
-        ) from error
     for record in itertools.chain(head, remaining):
-        fields = {field.name: record.values.get(field.name) for field in schema.fields}
-        identity = str(record.values.get("external_id") or record.values.get("id") or sha256_of(fields)[:16])
         try:
+            if plan is None:
+                raise BadRecordError("none of the export's fields is clearly the prompt; call one 'prompt'")
+            fields = {field.name: record.values.get(field.name) for field in schema.fields}
+            # Not of the answers: a record must keep its id when annotators go on working.
+            external = record.values.get("external_id")
+            identity = str(external) if external else record_id(fields)
             answered = answers_of(record.values, schema)
             for row in rows_of_record(plan, source, identity, fields, answered):
                 yield checked(row, record.line)
         except BadRecordError as bad:
             yield Quarantined(source, record.line, str(bad), excerpt_of(record.values))
+        except UnicodeEncodeError:
+            reason = "text with a lone surrogate, which is not Unicode"
+            yield Quarantined(source, record.line, reason, excerpt_of(record.values))
 
 
 def schema_of(rows: Sequence[Mapping[str, Any]]) -> Schema:
@@ -73,7 +71,7 @@ def schema_of(rows: Sequence[Mapping[str, Any]]) -> Schema:
     fields = [column for column in columns if column not in (*questions, *beside, *_NOT_SHOWN)]
     return Schema(
         tuple(Field(name) for name in fields),
-        tuple(_question(name, [row.get(name) for row in rows]) for name in questions),
+        tuple(_question(name, rows) for name in questions),
     )
 
 
@@ -113,7 +111,11 @@ def _suggestions(values: Mapping[str, Any], schema: Schema) -> list[Answers]:
 
 def _is_responses(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return value.keys() >= _RESPONSE_KEYS and all(isinstance(value[key], list) for key in _RESPONSE_KEYS)
+        lengths = {
+            len(held) if isinstance(held, list) else None
+            for held in (value.get(key) for key in _RESPONSE_KEYS)
+        }
+        return len(lengths) == 1 and None not in lengths
     if isinstance(value, list) and value:
         return all(isinstance(item, Mapping) and item.keys() >= _RESPONSE_KEYS for item in value)
     return False
@@ -126,13 +128,10 @@ def _responses(value: Any, question: str) -> list[Mapping[str, Any]]:
         raise BadRecordError(f"column '{question}' does not hold responses")
     if isinstance(value, list):
         return value
-    try:
-        return [
-            {"user_id": user, "value": answer, "status": status}
-            for user, answer, status in zip(value["user_id"], value["value"], value["status"], strict=True)
-        ]
-    except ValueError as error:
-        raise BadRecordError(f"column '{question}' has lists of unequal length") from error
+    return [
+        {"user_id": user, "value": answer, "status": status}
+        for user, answer, status in zip(value["user_id"], value["value"], value["status"], strict=True)
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -145,14 +144,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _question(name: str, cells: Iterable[Any]) -> Question:
-    answers = [
-        _plain(response["value"])
-        for cell in cells
-        if _is_responses(cell)
-        for response in _responses(cell, name)
-        if response["value"] is not None
-    ]
+def _question(name: str, rows: Iterable[Mapping[str, Any]]) -> Question:
+    answers = []
+    for row in rows:
+        if _is_responses(row.get(name)):
+            answers += [response["value"] for response in _responses(row[name], name)]
+        answers.append(row.get(f"{name}{_SUGGESTION}"))
+    answers = [_plain(answer) for answer in answers if answer is not None]
     kind, options = _type_of(answers)
     return Question(name, kind, options=options)
 

@@ -108,9 +108,6 @@ def _names(completions: int) -> list[str]:
 
 
 def _push_to_argilla(target: ArgillaTarget, items: Sequence[RankingItem], completions: int) -> int:
-    import argilla  # a second, and only this needs it
-    from argilla._exceptions import ArgillaError
-
     server = f"Argilla at {target.api_url}"
     key = key_from(target.key_variable, server)
     # Waits for a server that is starting, and says in our words what is wrong with the key.
@@ -122,6 +119,9 @@ def _push_to_argilla(target: ArgillaTarget, items: Sequence[RankingItem], comple
             f"{server} has no workspace '{target.workspace}' but {', '.join(names) or 'none'}; correct it or "
             "make one there."
         )
+    import argilla  # a second, and only this needs it
+    from argilla._exceptions import ArgillaError
+
     try:
         client = argilla.Argilla(api_url=target.api_url, api_key=key)
         workspace = client.workspaces(target.workspace)

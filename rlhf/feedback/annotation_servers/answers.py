@@ -11,6 +11,8 @@ from rlhf.feedback.annotation_servers.settings import TIE
 from rlhf.feedback.records import BadRecordError, messages_of
 from rlhf.feedback.rows import AnnotationRow, Kind, Message
 
+SUGGESTION = "suggestion:"
+"""Before the name of the model whose suggestion an answer is."""
 _UNANSWERED = "unknown"
 
 
@@ -20,15 +22,15 @@ def rows_of_record(
     """One row for each answer that teaches something.
 
     An annotator who answered nothing that is used (a discarded record, an empty draft) gives one
-    demonstration without text, which keeps the prompt and the fact; so does a record that nobody has
-    answered.
+    demonstration without text, which keeps the prompt and the fact; so does a record of which nobody's
+    answer is used.
 
     Raises:
         BadRecordError: a field or an answer is not of the type that the project's settings say.
     """
     nobody = True
     for answers in answered:
-        nobody = nobody and answers.annotator.startswith("suggestion:")
+        suggested = answers.annotator.startswith(SUGGESTION)
         record = _Record(plan, fields, answers)
         produced = False
         for question, value in answers.values.items():
@@ -37,6 +39,7 @@ def rows_of_record(
                 continue
             for name, kind, responses, judged in _judgements(record, question, meaning, value):
                 produced = True
+                nobody = nobody and suggested
                 yield AnnotationRow(
                     record_id=record_id,
                     source=source,
@@ -49,7 +52,8 @@ def rows_of_record(
                     status=answers.status,  # type: ignore[arg-type]  # checked with the row
                     updated_at=answers.updated_at,
                 )
-        if not produced and answers.status != "submitted" and not answers.annotator.startswith("suggestion:"):
+        if not produced and answers.status != "submitted" and not suggested:
+            nobody = False
             yield _without_text(record, source, record_id, answers)
     if nobody:
         unanswered = Answers(_UNANSWERED, "draft", "")
