@@ -1,4 +1,4 @@
-"""Reading an Argilla dataset into annotation rows against fetching the same pages and doing nothing with them.
+"""Reading an Argilla dataset into annotation rows, against fetching the same pages and only counting them.
 
     make test-integration        # installs the server
     python -m benchmarks.argilla_read .rlhf/servers [--records 10000]
