@@ -32,7 +32,7 @@ def has_responses(first_rows: Sequence[Mapping[str, Any]]) -> bool:
     return any(_is_responses(value) for row in first_rows for value in row.values())
 
 
-def argilla_v1_feedback(records: Iterable[Record], source: str) -> Iterator[Outcome]:
+def argilla_export(records: Iterable[Record], source: str) -> Iterator[Outcome]:
     """Rows of an export. Nothing says when an answer was given, so ``updated_at`` is empty."""
     remaining = iter(records)
     head = list(itertools.islice(remaining, _HEAD))

@@ -74,9 +74,9 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     _layout("pandalm", annotator_votes.pandalm, "instruction response1 response2 annotator1"),
     Layout(
-        "argilla-v1-feedback",
+        "argilla-export",
         (frozenset({"external_id"}),),
-        argilla_exports.argilla_v1_feedback,
+        argilla_exports.argilla_export,
         argilla_exports.has_responses,
     ),
     _layout(

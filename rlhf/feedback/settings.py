@@ -19,7 +19,7 @@ LayoutName = Literal[
     "oasst-trees",
     "ukp-convincing-arguments",
     "pandalm",
-    "argilla-v1-feedback",
+    "argilla-export",
     "argilla-dolly-falcon",
     "better-poorer",
     "prompt-chosen-rejected",

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlhf.feedback.argilla_exports import argilla_v1_feedback
+from rlhf.feedback.argilla_exports import argilla_export
 from rlhf.feedback.records import Quarantined, Record
 from rlhf.feedback.rows import AnnotationRow
 from rlhf.feedback.settings import FeedbackSettings
@@ -50,7 +50,7 @@ RECORDS = [
 
 
 def rows(records: list[dict[str, Any]]) -> list[AnnotationRow]:
-    found = list(argilla_v1_feedback((Record(n, values) for n, values in enumerate(records, 1)), "curated"))
+    found = list(argilla_export((Record(n, values) for n, values in enumerate(records, 1)), "curated"))
     assert all(isinstance(row, AnnotationRow) for row in found)
     return [row for row in found if isinstance(row, AnnotationRow)]
 
@@ -66,7 +66,7 @@ def test_answers_are_joined_by_user_and_not_by_position(tmp_path: Path, layout: 
         pq.write_table(pa.Table.from_pylist(records), file)
     (source,) = open_sources(FeedbackSettings.model_validate({"sources": [{"type": "file", "path": file}]}))
     found = [row for row in source.read() if isinstance(row, AnnotationRow)]
-    assert source.layout == "argilla-v1-feedback"
+    assert source.layout == "argilla-export"
     assert {(row.annotator, row.prompt[0]["content"], row.kind, row.value, row.status) for row in found} == {
         (ANN, "Say hello", "text-edit", "Hello", "submitted"),
         (BEN, "Say hi", "text-edit", "Hey", "submitted"),
@@ -129,7 +129,7 @@ def test_damaged_responses_are_quarantined() -> None:
         {**good, "new-response": "text"},
         {**good, "new-response": {"user_id": [ANN], "value": [], "status": []}},
     ]
-    found = list(argilla_v1_feedback((Record(n, v) for n, v in enumerate([good, *bad], 1)), "curated"))
+    found = list(argilla_export((Record(n, v) for n, v in enumerate([good, *bad], 1)), "curated"))
     assert [q.reason for q in found if isinstance(q, Quarantined)] == [
         "column 'new-response' does not hold responses",
         "column 'new-response' does not hold responses",
