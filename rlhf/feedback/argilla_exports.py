@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlhf.errors import ConfigError
-from rlhf.feedback.annotation_servers.answers import rows_of_record
+from rlhf.feedback.annotation_servers.answers import SUGGESTION, rows_of_record
 from rlhf.feedback.annotation_servers.mapping import Plan, plan_mapping
 from rlhf.feedback.annotation_servers.schema import Answers, Field, Question, QuestionType, Schema
 from rlhf.feedback.annotation_servers.settings import MappingSettings
@@ -104,7 +104,7 @@ def _suggestions(values: Mapping[str, Any], schema: Schema) -> list[Answers]:
         if suggestion is not None:
             about = values.get(f"{question.name}{_METADATA}")
             agent = about.get("agent") if isinstance(about, Mapping) else None
-            name = f"suggestion:{agent or 'unknown'}"
+            name = f"{SUGGESTION}{agent or 'unknown'}"
             suggested.setdefault(name, {})[question.name] = _plain(suggestion)
     return [Answers(agent, "draft", "", answers) for agent, answers in suggested.items()]
 

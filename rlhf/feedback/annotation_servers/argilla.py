@@ -13,10 +13,12 @@ from typing import Any
 import httpx
 
 from rlhf.errors import ConfigError, DataError
+from rlhf.feedback.annotation_servers.answers import SUGGESTION
 from rlhf.feedback.annotation_servers.connection import Connection, key_from
 from rlhf.feedback.annotation_servers.reader import OPENING_SECONDS, AnsweredRecord, ServerReader, Watermark
 from rlhf.feedback.annotation_servers.schema import Answers, Field, FieldType, Question, QuestionType, Schema
 from rlhf.feedback.annotation_servers.settings import ArgillaSource
+from rlhf.feedback.rows import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -121,10 +123,8 @@ class ArgillaReader(ServerReader):
         return {
             "dataset": self._dataset,
             "last_activity_at": dataset["last_activity_at"],
-            "responses": sorted(
-                ([user["username"], user["completed"], user["pending"]] for user in progress["users"]),
-                key=lambda counts: str(counts[0]),
-            ),
+            # A digest, since watermarks are kept and names may be pseudonyms elsewhere.
+            "responses": sha256_of(sorted(progress["users"], key=lambda user: str(user["username"]))),
             "records": counted["total"],
         }
 
@@ -217,7 +217,7 @@ def answers_of(
     suggested: dict[str, dict[str, Any]] = {}
     newest: dict[str, str] = {}
     for suggestion in record.get("suggestions") or ():
-        agent = f"suggestion:{suggestion.get('agent') or 'unknown'}"
+        agent = f"{SUGGESTION}{suggestion.get('agent') or 'unknown'}"
         name = questions.get(suggestion["question_id"])
         if name is not None:
             suggested.setdefault(agent, {})[name] = answer_value(suggestion["value"])

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from rlhf.errors import ConfigError, DataError
+from rlhf.feedback.annotation_servers.answers import SUGGESTION
 from rlhf.feedback.annotation_servers.connection import Connection, key_from
 from rlhf.feedback.annotation_servers.reader import OPENING_SECONDS, AnsweredRecord, ServerReader, Watermark
 from rlhf.feedback.annotation_servers.schema import Answers, Field, FieldType, Question, QuestionType, Schema
@@ -230,7 +231,7 @@ def answers_of(task: Mapping[str, Any], annotators: Mapping[str, str], schema: S
             if annotator not in annotated:
                 keep_latest(annotator, "draft", draft)
     for prediction in task.get("predictions") or ():
-        agent = f"suggestion:{prediction.get('model_version') or 'unknown'}"
+        agent = f"{SUGGESTION}{prediction.get('model_version') or 'unknown'}"
         keep_latest(agent, "draft", prediction)
     yield from found.values()
 
