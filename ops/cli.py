@@ -15,6 +15,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from ops.feedback_cli import feedback  # noqa: E402
+from ops.feedback_servers_cli import export, push  # noqa: E402
 from rlhf.errors import RLHFError  # noqa: E402
 
 
@@ -37,6 +38,8 @@ def main(verbose: bool) -> None:
 
 
 main.add_command(feedback)
+feedback.add_command(push)
+feedback.add_command(export)
 
 
 @main.command()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from rlhf.errors import DataError
-from rlhf.feedback import annotator_votes, message_trees, single_records, transcripts
+from rlhf.feedback import annotator_votes, argilla_exports, message_trees, single_records, transcripts
 from rlhf.feedback.records import Converter, Outcome, Record, row_wise
 from rlhf.feedback.settings import LayoutName
 
@@ -73,6 +73,12 @@ LAYOUTS: tuple[Layout, ...] = (
         "arg1 arg2 debateMetaData mTurkAssignments",
     ),
     _layout("pandalm", annotator_votes.pandalm, "instruction response1 response2 annotator1"),
+    Layout(
+        "argilla-export",
+        (frozenset({"external_id"}),),
+        argilla_exports.argilla_export,
+        argilla_exports.has_responses,
+    ),
     _layout(
         "argilla-dolly-falcon",
         single_records.argilla_dolly_falcon,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from rlhf.feedback.annotation_servers.settings import ArgillaSource, LabelStudioSource
 from rlhf.feedback.ledger.settings import LedgerSettings
 from rlhf.feedback.settings_aggregation import AggregationSettings
 from rlhf.sample.settings import SupportDeskSettings
@@ -20,6 +21,7 @@ LayoutName = Literal[
     "oasst-trees",
     "ukp-convincing-arguments",
     "pandalm",
+    "argilla-export",
     "argilla-dolly-falcon",
     "better-poorer",
     "prompt-chosen-rejected",
@@ -141,7 +143,10 @@ class CustomSource(Settings):
         return self.name or self.cls
 
 
-Source = Annotated[FileSource | HubSource | SampleSource | CustomSource, Field(discriminator="type")]
+Source = Annotated[
+    FileSource | HubSource | SampleSource | CustomSource | ArgillaSource | LabelStudioSource,
+    Field(discriminator="type"),
+]
 
 
 class FeedbackSettings(Settings):

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 from rlhf.errors import ConfigError, DataError
+from rlhf.feedback.annotation_servers.reader import ServerReader
+from rlhf.feedback.annotation_servers.settings import ArgillaSource, LabelStudioSource
 from rlhf.feedback.files import first_line, problem_with, read_file
 from rlhf.feedback.layouts import FIRST_ROWS, choose_layout
 from rlhf.feedback.records import Outcome, Quarantined, Record, checked
@@ -184,7 +186,18 @@ def _made(settings: CustomSource) -> Source:
     return made
 
 
-BuiltSource = FileReader | HubReader | SampleReader | CustomReader
+def _server_reader(settings: ArgillaSource | LabelStudioSource) -> ServerReader:
+    # HTTP clients are imported for the sources that need one.
+    if isinstance(settings, ArgillaSource):
+        from rlhf.feedback.annotation_servers.argilla import ArgillaReader
+
+        return ArgillaReader(settings)
+    from rlhf.feedback.annotation_servers.label_studio import LabelStudioReader
+
+    return LabelStudioReader(settings)
+
+
+BuiltSource = FileReader | HubReader | SampleReader | CustomReader | ServerReader
 
 
 def open_sources(settings: FeedbackSettings) -> list[BuiltSource]:
@@ -205,6 +218,8 @@ def open_sources(settings: FeedbackSettings) -> list[BuiltSource]:
                 sources.append(SampleReader(source))
             case CustomSource():
                 sources.append(CustomReader(source))
+            case ArgillaSource() | LabelStudioSource():
+                sources.append(_server_reader(source))
     problems = [problem for source in sources if (problem := source.problem()) is not None]
     if problems:
         raise DataError(f"Feedback cannot be read: {'; '.join(problems)}. Correct the config's `sources`.")

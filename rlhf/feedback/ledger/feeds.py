@@ -115,9 +115,9 @@ def _options_digest(source: Source, settings: FeedbackSettings) -> str:
 
 @cache
 def _code_digest(package: str) -> str:
-    """Of the modules directly in a package of ours: a reader that was mended reads everything again."""
+    """Of the modules of a package of ours: a reader that was mended reads everything again."""
     digest = hashlib.sha256()
-    for file in sorted((Path(rlhf.__path__[0]) / package).glob("*.py")):
+    for file in sorted((Path(rlhf.__path__[0]) / package).rglob("*.py")):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
