@@ -19,7 +19,9 @@ from transformers import (
 
 from rlhf.errors import ConfigError, ModelError
 from rlhf.models.chat import Prompt, encode_conversation
+from rlhf.models.directory import model_identity
 from rlhf.models.length_buckets import length_buckets, right_padded
+from rlhf.models.reward_identity import identity_of
 from rlhf.models.reward_protocol import checked_scores, joined_text
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,11 @@ class RewardModelReward:
         self._max_length = max_length or _positions(self._model)
         self.truncated = 0
         """Conversations so far that were longer than ``max_length``."""
+
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        return identity_of(self, model=model_identity(self._path), max_length=self._max_length)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         encoded = [
@@ -100,7 +107,9 @@ class ClassifierReward:
                 f"The classifier {path} has no label '{label}'; it has {', '.join(sorted(labels))}."
             )
         self._path = path
-        self._column = labels[label]
+        self._label, self._column = label, labels[label]
+        # of a hub repository: a branch that has moved on is another model
+        self._commit = getattr(self._model.config, "_commit_hash", None)
         self._independent = (
             self._model.config.problem_type == "multi_label_classification" or len(labels) == 1
         )
@@ -109,6 +118,18 @@ class ClassifierReward:
         self._max_length = max_length or _positions(self._model)
         self.truncated = 0
         """Texts so far that were longer than ``max_length``."""
+
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        return identity_of(
+            self,
+            model=model_identity(self._path),
+            commit=self._commit,
+            label=self._label,
+            output=self._output,
+            max_length=self._max_length,
+        )
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         texts = [joined_text(p, c) for p, c in zip(prompts, completions, strict=True)]

@@ -18,6 +18,7 @@ from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.chat import Prompt, prompt_text
 from rlhf.models.circuit_breaker import CircuitBreaker
 from rlhf.models.endpoints import is_loopback
+from rlhf.models.reward_identity import identity_of
 from rlhf.models.reward_protocol import checked_scores, joined_text
 from rlhf.models.settings_rewards import HTTPRewardSettings
 
@@ -71,6 +72,11 @@ class HTTPReward:
             # A proxy for the outside world has no way to this machine.
             trust_env=not is_loopback(urlsplit(settings.url).hostname or ""),
         )
+
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        return identity_of(self, url=self._settings.url, protocol=self._settings.protocol)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         size = self._settings.batch_size

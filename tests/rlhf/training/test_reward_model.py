@@ -142,7 +142,7 @@ def test_it_learns_to_prefer_and_reports_beside_the_baselines(
 def test_answers_without_words_only_cost_the_figures_of_the_bag_of_words(
     base: Path, comparisons: DatasetDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def wordless(row: dict[str, Any]) -> dict[str, Any]:
+    def wordless(row: dict[str, object]) -> dict[str, object]:
         return {
             side: [{"role": "assistant", "content": text}]
             for side, text in (("chosen", "!"), ("rejected", "??"))
