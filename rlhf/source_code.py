@@ -39,7 +39,7 @@ def callable_identity(function: Callable[..., Any]) -> str:
     if isinstance(function, partial):
         return f"{callable_identity(function.func)} {function.args!r} {function.keywords!r}"
     known = function if hasattr(function, "__qualname__") else type(function)
-    module = known.__module__
+    module = known.__module__ or "__main__"  # code from exec has none
     if module != "__main__" and source(module):
         return f"{module}:{known.__qualname__} {code_digest(module)}"
     try:

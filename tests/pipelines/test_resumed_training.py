@@ -1,6 +1,7 @@
 """A pipeline run that the operating system kills within policy training, and the next run of its config."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,14 +79,8 @@ def test_a_changed_reward_model_is_not_taken_for_the_one_that_was_there_before(
         run = Client().get_pipeline_run(launch.run(str(TINY), pipeline).id)
         return run.steps["train_policy"].status.value
 
-    _copy(proxy.path, tmp_path / "rm")
+    shutil.copytree(proxy.path, tmp_path / "rm")
     assert [trained(), trained()] == ["completed", "cached"]
     [other] = first_run.steps["train_selection_reward_model"].outputs["reward_model"]
-    _copy(other.load().path, tmp_path / "rm")
+    shutil.copytree(other.load().path, tmp_path / "rm", dirs_exist_ok=True)
     assert trained() == "completed"
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    for file in source.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())

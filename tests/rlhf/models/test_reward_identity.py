@@ -101,11 +101,8 @@ def test_an_object_may_name_itself() -> None:
 
 
 def test_a_pipeline_sees_the_content_of_every_model_in_the_tree(reward_directory: Path) -> None:
-    tree = {
-        "type": "mix",
-        "rewards": [{"type": "reward_model", "path": str(reward_directory)}],
-        "weights": [1],
-    }
+    model = {"type": "reward_model", "path": str(reward_directory)}
+    tree = {"type": "mix", "rewards": [model], "weights": [1.0]}
     before = named_content(tree)
     assert str(reward_directory) not in json.dumps(before)
     (reward_directory / "config.json").write_text((reward_directory / "config.json").read_text() + "\n")
