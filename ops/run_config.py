@@ -196,7 +196,9 @@ def parameters_model() -> type[BaseModel]:
         name: (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
     }
-    return create_model("Parameters", __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model(
+        "Parameters", __config__=ConfigDict(extra="forbid", hide_input_in_errors=True), **fields
+    )
 
 
 def zenml_keys() -> list[str]:
@@ -278,7 +280,7 @@ def _from_pydantic(error: ValidationError, written: Mapping[str, Any]) -> list[P
     """Pydantic's errors as problems. ``written``: the parameters as they stand in the file, with references
     to the environment in place of its values, which may be secrets and are never printed."""
     problems = []
-    secret = _referenced_values(written)
+    secrets = _referenced_values(written)
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
         key = ".".join(["parameters", *location])
@@ -288,18 +290,34 @@ def _from_pydantic(error: ValidationError, written: Mapping[str, Any]) -> list[P
         elif item["type"] == "missing":
             problems.append(Problem(key, "missing; it has no default"))
         else:
-            text = f"{item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})"
-            for value, reference in secret.items():
-                text = text.replace(value, reference)
-            problems.append(Problem(key, text))
+            message = _redacted(item["msg"].removeprefix("Value error, "), secrets)
+            problems.append(Problem(key, f"{message}{_shown(item['input'], secrets)}"))
     return problems
 
 
+def _shown(value: Any, secrets: Mapping[str, str]) -> str:
+    """A wrong value for people. Of a block nothing is shown: what is wrong in it has a problem of its own."""
+    if not isinstance(value, str | int | float | None):
+        return ""
+    # before it is quoted and cut, after which a part of a secret would not be recognised
+    written = _redacted(value, secrets) if isinstance(value, str) else value
+    return f" (got {written!r:.80})"
+
+
+def _redacted(text: str, secrets: Mapping[str, str]) -> str:
+    """The text with references in place of the environment's values, plain or quoted."""
+    quoted = {repr(value)[1:-1]: reference for value, reference in secrets.items()}
+    forms = sorted({**quoted, **secrets}.items(), key=lambda form: -len(form[0]))
+    if not forms:
+        return text
+    references = dict(forms)
+    return re.sub("|".join(re.escape(form) for form, _ in forms), lambda found: references[found[0]], text)
+
+
 def _referenced_values(node: Any) -> dict[str, str]:
-    """Values of all ``${NAME}`` in a config, with the reference that each stands for, longest first."""
+    """Values of all ``${NAME}`` in a config, with the reference that each stands for."""
     names = sorted(set(_ENVIRONMENT_VARIABLE.findall(yaml.safe_dump(node))))
-    values = {os.environ[name]: f"${{{name}}}" for name in names if os.environ.get(name)}
-    return dict(sorted(values.items(), key=lambda item: -len(item[0])))
+    return {os.environ[name]: f"${{{name}}}" for name in names if os.environ.get(name)}
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:

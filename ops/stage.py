@@ -14,16 +14,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from zenml import get_step_context, log_metadata
 from zenml.client import Client
 from zenml.metadata.metadata_types import Uri
+from zenml.models import StepRunResponse
 from zenml.utils.dashboard_utils import get_run_url
 
 from ops import environment
 from ops.code_version import code_version
 from ops.tracking import MLflowSink, PipelineRun, mlflow_sink, run_url
 from rlhf.errors import TrainingError
+from rlhf.feedback.rows import sha256_of
 from rlhf.settings import Settings
 from rlhf.tracking import MetricSink, NullSink
 
@@ -40,24 +43,30 @@ class Stage:
 
     sink: MetricSink
     scratch: Path
-    """For whatever only the step itself needs; gone when it ends."""
+    """For whatever only the step itself needs; gone when it ends. Of a step that resumes it stays until the
+    step has succeeded, and the next run with the same inputs and parameters finds it again."""
     output: Path
     """For a directory that the step returns: the materializer moves it from here into the artifact store."""
 
 
 @contextmanager
-def stage(name: str, settings: Settings | None = None) -> Iterator[Stage]:
+def stage(name: str, settings: Settings | None = None, *, resumes: bool = False) -> Iterator[Stage]:
     """Open the MLflow run of this pipeline run, and folders for the step's files.
 
     Args:
         name: prefix of the logged settings and of the step's wall time.
         settings: logged as parameters ``<name>/<key>``; not of a trainer, which logs its own.
+        resumes: the step goes on from what an interrupted run with the same inputs and parameters has left in
+            the scratch folder.
     """
     context = get_step_context()
     run = PipelineRun(str(context.pipeline_run.id), context.pipeline_run.name, context.pipeline.name)
     _remove_emptied_folders()
     folder = environment.scratch() / str(context.step_run.id)
-    opened = Stage(NullSink(), folder / "work", folder / "output")
+    lock = _lock_of(name, context.step_run) if resumes else None
+    kept = lock is not None
+    work = Path(lock.lock_file).with_suffix("") if lock else folder / "work"
+    opened = Stage(NullSink(), work, folder / "output")
     for path in (opened.scratch, opened.output):
         path.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -80,13 +89,34 @@ def stage(name: str, settings: Settings | None = None) -> Iterator[Stage]:
                 )
     except BaseException as error:
         shutil.rmtree(opened.output, ignore_errors=True)
-        if not isinstance(error, TrainingError):  # its message names what was saved there for inspection
+        # the message of a training error names what was saved there for inspection
+        if not kept and not isinstance(error, TrainingError):
             shutil.rmtree(opened.scratch, ignore_errors=True)
         raise
     else:
         shutil.rmtree(opened.scratch, ignore_errors=True)
     finally:
+        if lock is not None:
+            lock.release()
         gc.collect()  # trainers hold their models in reference cycles, and the next step loads its own
+
+
+def _lock_of(name: str, step: StepRunResponse) -> FileLock | None:
+    """The lock of the folder (its path without the suffix) that a step with these inputs and parameters works
+    in, whichever run it belongs to; ``None`` while another run holds it. It ends with its process.
+
+    Code is left out of the name, so that training on other code finds the folder, says so and starts anew.
+    """
+    inputs = {n: [str(a.content_hash or a.id) for a in found] for n, found in step.inputs.items()}
+    parameters = step.config.model_dump(mode="json")["parameters"]
+    content = sha256_of({"inputs": inputs, "parameters": parameters})
+    lock = FileLock(environment.scratch() / f"{name}-{content[:32]}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning("Another run is at the same %s; if this one is interrupted, it starts anew.", name)
+        return None
+    return lock
 
 
 def _remove_emptied_folders() -> None:

@@ -14,6 +14,7 @@ in fold and seed: whoever trains on a measure may not judge by it.
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
+from ops.cache import code_of, content_of, unless_fleeting
 from ops.hooks import mark_run_failed
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.feedback.settings import DatasetSettings, FeedbackSettings
@@ -109,7 +110,7 @@ def rlhf_pipeline(
         id="train_selection_reward_model",
     )
     sections = {"ppo": ppo, "rloo": rloo, "grpo": grpo, "dpo": dpo, "kto": kto}
-    policy, frontier = train_policy(
+    policy, frontier = train_policy.with_options(enable_cache=unless_fleeting(reward))(
         sft_policy=sft_policy,
         proxy=proxy,
         selection=selection,
@@ -117,6 +118,7 @@ def rlhf_pipeline(
         comparisons=comparisons,
         seed=seed,
         reward=reward,
+        reward_content=content_of(reward),
         **{algorithm: sections[algorithm]},  # the others stay out of the cache key
     )
     report = evaluate_policy(
@@ -130,6 +132,7 @@ def rlhf_pipeline(
         frontier=frontier,
         settings=evaluation,
         seed=seed,
+        rewards_content=code_of(evaluation.rewards),
     )
     promote_policy(
         policy=policy,

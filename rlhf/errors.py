@@ -26,6 +26,10 @@ class TrainingError(RLHFError):
     on."""
 
 
+class CheckpointError(TrainingError):
+    """A checkpoint that a run cannot continue: of other code, settings, models or data, or damaged."""
+
+
 class EvaluationError(RLHFError):
     """A judgement that cannot be made: no prompts, a reward that is not a finite number, unequal answers."""
 

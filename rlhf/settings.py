@@ -11,4 +11,9 @@ class Settings(BaseModel):
     generated from it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # a value may be a secret, and errors end in terminals and logs
+    )

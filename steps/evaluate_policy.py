@@ -16,7 +16,7 @@ from rlhf.report import Report
 
 
 @step(
-    cache_policy=cached_by_content(__name__, "rlhf.sample.gold"),
+    cache_policy=cached_by_content(__name__),
     output_materializers={"evaluation": ReportMaterializer},
 )
 def evaluate_policy(
@@ -30,8 +30,12 @@ def evaluate_policy(
     frontier: Dataset,
     settings: EvaluationSettings,
     seed: int,
+    rewards_content: str = "",
 ) -> Annotated[Report, ArtifactConfig(name="evaluation", tags=["report"])]:
-    """Rewards, KL, length and win rates with intervals, the reward/KL frontier, and samples side by side."""
+    """Rewards, KL, length and win rates with intervals, the reward/KL frontier, and samples side by side.
+
+    ``rewards_content`` is for the cache key: the code of ``settings.rewards`` (:func:`ops.cache.code_of`).
+    """
     from rlhf.evaluation.stage import evaluate
 
     with stage("evaluation", settings) as run:

@@ -33,6 +33,7 @@ def train_policy(
     comparisons: DatasetDict,
     seed: int,
     reward: RewardSettings | None = None,
+    reward_content: str = "",
     ppo: PPOSettings | None = None,
     rloo: RLOOSettings | None = None,
     grpo: GRPOSettings | None = None,
@@ -44,14 +45,15 @@ def train_policy(
 ]:
     """The policy at the checkpoint that the selection model chose, and every checkpoint's samples and KL.
 
-    One of the five settings is given, which chooses the algorithm; without a ``reward`` the proxy is
-    maximised. They are five parameters because ZenML stores only the fields that were set: of a union it
-    could not tell afterwards which class they were.
+    ``reward_content`` is for the cache key: models and code that ``reward`` names, by content
+    (:func:`ops.cache.content_of`). One of the five settings is given, which chooses the algorithm; without a
+    ``reward`` the proxy is maximised. They are five parameters because ZenML stores only the fields
+    that were set: of a union it could not tell afterwards which class they were.
     """
     from rlhf.training.policy import train_policy as train
 
     [settings] = [given for given in (ppo, rloo, grpo, dpo, kto) if given is not None]
-    with stage(algorithm_of(settings)) as run:
+    with stage(algorithm_of(settings), resumes=True) as run:
         result = train(
             sft_policy.path,
             proxy=proxy.path,
@@ -64,5 +66,6 @@ def train_policy(
             work_dir=run.scratch,
             seed=seed,
             sink=run.sink,
+            resume=True,
         )
         return result.policy, result.frontier

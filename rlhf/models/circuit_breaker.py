@@ -29,12 +29,25 @@ class CircuitBreaker:
         self._state: State = "closed"
         self._failures = 0
         self._reopens_at = 0.0
+        self._failing_since: float | None = None
+        self._outage = 0.0
         self._period = 0
 
     @property
     def state(self) -> State:
         """Where it stands; an open one turns half-open by the next permit, not by time alone."""
         return self._state
+
+    @property
+    def outage(self) -> float:
+        """Seconds from the first to the last of the failures that no success has followed."""
+        return self._outage
+
+    @property
+    def pause(self) -> float:
+        """Seconds until an open one gives the permit of a trial; 0 while it is not open."""
+        with self._lock:
+            return max(0.0, self._reopens_at - self._clock()) if self._state == "open" else 0.0
 
     def permit(self) -> int | None:
         """A permit for one attempt, or None while nobody may try."""
@@ -49,6 +62,7 @@ class CircuitBreaker:
         with self._lock:
             if permit == self._period:
                 self._failures = 0
+                self._failing_since, self._outage = None, 0.0
                 if self._state == "half-open":
                     self._turn("closed")
 
@@ -58,9 +72,13 @@ class CircuitBreaker:
             if permit != self._period:
                 return
             self._failures += 1
+            now = self._clock()
+            if self._failing_since is None:
+                self._failing_since = now
+            self._outage = now - self._failing_since
             if self._state == "half-open" or self._failures >= self._limit:
                 self._failures = 0
-                self._reopens_at = self._clock() + self._cooldown
+                self._reopens_at = now + self._cooldown
                 self._turn("open")
 
     def _turn(self, state: State) -> None:

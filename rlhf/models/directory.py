@@ -115,3 +115,15 @@ def open_directory(path: Path, *, verify: bool = False) -> ModelDirectory:
             f"{path} was changed after it was sealed (digest {actual[:12]}, not {manifest['digest'][:12]})."
         )
     return ModelDirectory(path, manifest["kind"], manifest["digest"], manifest["metrics"])
+
+
+def model_identity(path: Path | str) -> str:
+    """What names a model whatever its place: its content digest, or the name of one that is not a
+    directory."""
+    directory = Path(path)
+    if not directory.is_dir():
+        return str(path)
+    try:
+        return open_directory(directory).digest
+    except ModelError:
+        return directory_digest(directory)

@@ -3,6 +3,7 @@
 Each has a tokenizer of its own and batches by a budget of tokens. Training them is elsewhere.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,12 @@ from transformers import (
 
 from rlhf.errors import ConfigError, ModelError
 from rlhf.models.chat import Prompt, encode_conversation
+from rlhf.models.directory import model_identity
 from rlhf.models.length_buckets import length_buckets, right_padded
+from rlhf.models.reward_identity import identity_of
 from rlhf.models.reward_protocol import checked_scores, joined_text
+
+logger = logging.getLogger(__name__)
 
 
 class RewardModelReward:
@@ -32,7 +37,7 @@ class RewardModelReward:
         path: directory of a sequence classifier with one output.
         token_budget: greatest number of padded tokens in one forward pass.
         max_length: longest conversation in tokens (the model's positions by default); of longer ones the
-            end is kept.
+            end is kept, and the token that every text begins with.
 
     Raises:
         ModelError: not a reward model, or chats are scored without a chat template.
@@ -54,14 +59,20 @@ class RewardModelReward:
         self.truncated = 0
         """Conversations so far that were longer than ``max_length``."""
 
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        return identity_of(self, model=model_identity(self._path), max_length=self._max_length)
+
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         encoded = [
             encode_conversation(self._tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)
         ]
-        self.truncated += sum(len(ids) > self._max_length for ids in encoded)
-        kept = [ids[-self._max_length :] for ids in encoded]
+        name = f"the reward model {self._path}"
+        kept, cut = fitted(encoded, self._max_length, self._tokenizer)
+        self.truncated = _counted(self.truncated, cut, self._max_length, name)
         scores = classifier_logits(self._model, kept, self._token_budget)[:, 0].tolist()
-        return checked_scores(scores, prompts, name=f"the reward model {self._path}")
+        return checked_scores(scores, prompts, name=name)
 
 
 class ClassifierReward:
@@ -96,7 +107,9 @@ class ClassifierReward:
                 f"The classifier {path} has no label '{label}'; it has {', '.join(sorted(labels))}."
             )
         self._path = path
-        self._column = labels[label]
+        self._label, self._column = label, labels[label]
+        # of a hub repository: a branch that has moved on is another model
+        self._commit = getattr(self._model.config, "_commit_hash", None)
         self._independent = (
             self._model.config.problem_type == "multi_label_classification" or len(labels) == 1
         )
@@ -106,17 +119,29 @@ class ClassifierReward:
         self.truncated = 0
         """Texts so far that were longer than ``max_length``."""
 
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        return identity_of(
+            self,
+            model=model_identity(self._path),
+            commit=self._commit,
+            label=self._label,
+            output=self._output,
+            max_length=self._max_length,
+        )
+
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         texts = [joined_text(p, c) for p, c in zip(prompts, completions, strict=True)]
         encoded = [list(self._tokenizer(text)["input_ids"]) for text in texts]
-        self.truncated += sum(len(ids) > self._max_length for ids in encoded)
-        logits = classifier_logits(
-            self._model, [ids[-self._max_length :] for ids in encoded], self._token_budget
-        )
+        name = f"the classifier {self._path}"
+        kept, cut = fitted(encoded, self._max_length, self._tokenizer)
+        self.truncated = _counted(self.truncated, cut, self._max_length, name)
+        logits = classifier_logits(self._model, kept, self._token_budget)
         if self._output == "probability":
             logits = logits.sigmoid() if self._independent else logits.softmax(-1)
         scores = logits[:, self._column].tolist()
-        return checked_scores(scores, prompts, name=f"the classifier {self._path}")
+        return checked_scores(scores, prompts, name=name)
 
 
 def load_sequence_classifier(
@@ -174,6 +199,36 @@ def classifier_logits(
             found = model(input_ids=ids, attention_mask=mask.long()).logits
         logits[rows] = found.float().cpu()
     return logits
+
+
+def fitted(
+    encoded: Sequence[list[int]], max_length: int, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[list[int]], int]:
+    """Token sequences of at most ``max_length``, and how many were longer.
+
+    Of those the end is kept. The token that begins every text stays before it: at an encoder's [CLS] the
+    score is read, and decoders have never seen a text without their BOS.
+    """
+    first = {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
+    longer = 0
+    kept = []
+    for ids in encoded:
+        if len(ids) > max_length:
+            longer += 1
+            start = ids[:1] if ids[0] in first else []
+            ids = [*start, *ids[len(ids) - max_length + len(start) :]]
+        kept.append(ids)
+    return kept, longer
+
+
+def _counted(before: int, cut: int, max_length: int, name: str) -> int:
+    """The new count of truncated texts, whose first ones are logged."""
+    if cut and not before:
+        logger.warning(
+            "%d texts of one batch are longer than the %d tokens that %s reads; they and later ones are "
+            "scored by their end.", cut, max_length, name,
+        )  # fmt: skip
+    return before + cut
 
 
 def _positions(model: PreTrainedModel) -> int:

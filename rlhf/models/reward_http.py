@@ -17,15 +17,21 @@ import httpx
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.chat import Prompt, prompt_text
 from rlhf.models.circuit_breaker import CircuitBreaker
+from rlhf.models.endpoints import is_loopback
+from rlhf.models.reward_identity import identity_of
 from rlhf.models.reward_protocol import checked_scores, joined_text
-from rlhf.models.settings_rewards import HTTPRewardSettings, is_loopback
+from rlhf.models.settings_rewards import HTTPRewardSettings
 
 logger = logging.getLogger(__name__)
+# It tells every request at the level of information, thousands in a run.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 _EXCERPT = 200
 """Characters of a refusal that an error message shows."""
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
+_POLL_SECONDS = 1.0
+"""Longest sleep of a request that waits for an outage to end, or for the trial of another."""
 
 
 class HTTPReward:
@@ -33,7 +39,8 @@ class HTTPReward:
 
     Connection errors, time-outs, 429 and 5xx are retried with exponential backoff and full jitter, or after
     the time that the server names. A breaker shared by all requests stops them when the server fails again
-    and again. Any other answer is an error at once.
+    and again: they wait, one of them tries now and then, and they go on when the server is back. Any other
+    answer is an error at once.
 
     Args:
         sleep: waits for some seconds.
@@ -41,7 +48,8 @@ class HTTPReward:
 
     Raises:
         ConfigError: the variable of the API key is not set.
-        TrainingError: no score for every sample could be had.
+        TrainingError: no score for every sample could be had, or an outage was longer than
+            ``longest_outage``.
     """
 
     def __init__(
@@ -64,6 +72,11 @@ class HTTPReward:
             # A proxy for the outside world has no way to this machine.
             trust_env=not is_loopback(urlsplit(settings.url).hostname or ""),
         )
+
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        return identity_of(self, url=self._settings.url, protocol=self._settings.protocol)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         size = self._settings.batch_size
@@ -97,8 +110,14 @@ class HTTPReward:
 
     def _post(self, body: Mapping[str, Any]) -> Any:
         """The JSON of the answer, after as many attempts as it takes."""
-        for attempt in range(self._settings.retries + 1):
-            response, fault = self._attempt(body)
+        attempt = 0
+        while True:
+            permit = self._breaker.permit()
+            if permit is None:
+                self._wait_for_a_trial()
+                attempt = 0  # what failed in an outage says nothing about this request
+                continue
+            response, fault = self._attempt(body, permit)
             if response is not None and not _retryable(response):
                 return self._content(response)
             asked = _retry_after(response) if response is not None else None
@@ -107,23 +126,35 @@ class HTTPReward:
                     f"{self._subject} asks to wait {asked:.0f} s ({fault}), more than longest_wait "
                     f"{self._settings.longest_wait:g} s; try later or raise it."
                 )
-            if attempt < self._settings.retries:
-                wait = self._jittered(attempt) if asked is None else asked
-                logger.warning("%s: %s; trying again in %.1f s.", self._subject, fault, wait)
-                self._sleep(wait)
-        raise TrainingError(
-            f"{self._subject} failed {self._settings.retries + 1} times, at last with {fault}; see its "
-            "log, or raise retries or timeout."
-        )
+            if self._breaker.state == "open":
+                logger.warning("%s: %s; it is left alone for a while.", self._subject, fault)
+                continue
+            if attempt == self._settings.retries:
+                raise TrainingError(
+                    f"{self._subject} failed {attempt + 1} times, at last with {fault}; see its log, or "
+                    "raise retries or timeout."
+                )
+            wait = self._jittered(attempt) if asked is None else asked
+            logger.warning("%s: %s; trying again in %.1f s.", self._subject, fault, wait)
+            self._sleep(wait)
+            attempt += 1
 
-    def _attempt(self, body: Mapping[str, Any]) -> tuple[httpx.Response | None, str]:
-        """One attempt: the response, if there was one, and what was wrong."""
-        permit = self._breaker.permit()
-        if permit is None:
+    def _wait_for_a_trial(self) -> None:
+        """Sleep a little while the breaker lets nothing through.
+
+        Raises:
+            TrainingError: a trial has failed later than ``longest_outage`` after the first failure.
+        """
+        outage = self._breaker.outage
+        if self._breaker.state == "open" and outage >= self._settings.longest_outage:
             raise TrainingError(
-                f"{self._subject} failed {self._settings.breaker_failures} times in a row and is left alone "
-                f"for {self._settings.breaker_cooldown:g} s; see its log, or raise breaker_failures."
+                f"{self._subject} has not answered for {outage:.0f} s, and longest_outage is "
+                f"{self._settings.longest_outage:g} s; see its log, or raise longest_outage."
             )
+        self._sleep(min(self._breaker.pause or _POLL_SECONDS, _POLL_SECONDS))
+
+    def _attempt(self, body: Mapping[str, Any], permit: int) -> tuple[httpx.Response | None, str]:
+        """One attempt: the response, if there was one, and what was wrong."""
         answered = False
         try:
             response = self._client.post(self._settings.url, json=body)

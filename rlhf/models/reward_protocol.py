@@ -13,7 +13,11 @@ _EXCERPT = 80
 
 class Reward(Protocol):
     """Scores completions; higher is better. A reward sees text, never the policy's token ids, so it may have
-    any tokenizer."""
+    any tokenizer.
+
+    A reward may have a string ``identity`` that names what its scores follow from; a run is resumed only
+    under an equal one. Without it, the reward's place and source code are compared (``reward_identity``).
+    """
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[float]:
         """One finite score for each (prompt, completion) pair, in order."""

@@ -12,6 +12,7 @@ import regex
 
 from rlhf.errors import TrainingError
 from rlhf.models.chat import Prompt
+from rlhf.models.reward_identity import identity_of
 from rlhf.models.reward_protocol import checked_scores
 from rlhf.models.settings_rules import (
     JSONRule,
@@ -37,6 +38,11 @@ class RulesReward:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
+
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        return identity_of(self, rules=[rule.model_dump(mode="json") for rule in self._rules])
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         scores = [

@@ -15,6 +15,7 @@ from rlhf.errors import ConfigError
 from rlhf.models.chat import Prompt
 from rlhf.models.reward_classifiers import ClassifierReward, RewardModelReward
 from rlhf.models.reward_http import HTTPReward
+from rlhf.models.reward_identity import identity_of, reward_identity
 from rlhf.models.reward_protocol import Reward, checked_scores
 from rlhf.models.reward_rules import RulesReward
 from rlhf.models.settings_rewards import (
@@ -28,6 +29,7 @@ from rlhf.models.settings_rewards import (
     RewardSettings,
     RulesRewardSettings,
 )
+from rlhf.source_code import callable_identity
 
 
 class FunctionReward:
@@ -53,6 +55,11 @@ class FunctionReward:
         self._function = cast(Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]], found)
         self._name = function
 
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        return identity_of(self, function=callable_identity(self._function))
+
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         return checked_scores(
             self._function(prompts, completions), prompts, name=f"the function {self._name}"
@@ -68,6 +75,12 @@ class MixReward:
                 f"A mix needs one weight for each reward, not {len(weights)} for {len(rewards)}; match them."
             )
         self._rewards, self._weights = tuple(rewards), np.asarray(weights, dtype=np.float64)
+
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        parts = [reward_identity(r) for r in self._rewards]
+        return identity_of(self, rewards=parts, weights=self._weights.tolist())
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         return (self._weights @ _score_table(self._rewards, prompts, completions)).tolist()
@@ -93,6 +106,12 @@ class EnsembleReward:
         if not rewards:
             raise ConfigError("An ensemble needs at least one reward; list them under 'rewards'.")
         self._rewards, self._reduce, self._k = tuple(rewards), reduce, k
+
+    @property
+    def identity(self) -> str:
+        """What its scores follow from."""
+        parts = [reward_identity(r) for r in self._rewards]
+        return identity_of(self, rewards=parts, reduce=self._reduce, k=self._k)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         table = _score_table(self._rewards, prompts, completions)

@@ -5,13 +5,12 @@ Light on purpose: a config is validated here without loading torch. ``rlhf.model
 turns it into the callable.
 """
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from rlhf.models.endpoints import require_safe_url
 from rlhf.models.settings_rules import Rule
 from rlhf.settings import Settings
 
@@ -88,7 +87,7 @@ class HTTPRewardSettings(Settings):
     type: Literal["http"] = "http"
     """Selects this kind of reward."""
     url: str
-    """Where to POST; https, or http on this very machine. No user names or keys in it."""
+    """Where to POST; https, or http on this very machine. No user names, no query string, no keys in it."""
     protocol: Literal["scores", "openrlhf"] = "scores"
     """Form of the JSON: ``scores`` sends ``prompts`` and ``completions`` and reads ``scores``; ``openrlhf``
     sends ``query`` (prompt and completion as one text) and ``prompts`` and reads ``rewards``, as the reward
@@ -106,10 +105,14 @@ class HTTPRewardSettings(Settings):
     evenly from zero to it, unless the server names one (``Retry-After``)."""
     longest_wait: float = Field(default=60.0, gt=0)
     """Longest wait before any retry, in seconds; a server that asks for a longer one is given up."""
-    breaker_failures: int = Field(default=10, ge=1)
-    """Failed attempts in a row, over all requests, after which no more is sent."""
+    breaker_failures: int = Field(default=5, ge=1)
+    """Failed attempts in a row, over all requests, that make an outage: nothing more is sent, and what is to
+    be scored waits. More than ``retries`` let a request be given up before an outage is seen."""
     breaker_cooldown: float = Field(default=30.0, gt=0)
-    """Seconds until a single request may try an endpoint that was given up."""
+    """Seconds between the single trials that are made during an outage."""
+    longest_outage: float = Field(default=600.0, ge=0)
+    """Seconds of outage that are waited for; training stops with the first trial that fails after them. 0
+    stops as soon as an outage is seen."""
     api_key_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
     """Name of the environment variable whose value is sent as bearer token. The value itself belongs into no
     config."""
@@ -118,16 +121,7 @@ class HTTPRewardSettings(Settings):
 
     @model_validator(mode="after")
     def _url_is_safe(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"url '{self.url}' is not of the form http(s)://host/path")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("url holds a user name or password; name a variable in api_key_variable instead")
-        if parts.scheme == "http" and not (self.allow_plain_http or is_loopback(parts.hostname)):
-            raise ValueError(
-                f"url '{self.url}' is not encrypted and leaves this machine; use https, or set "
-                "allow_plain_http"
-            )
+        require_safe_url(self.url, key="url", allow_plain_http=self.allow_plain_http)
         return self
 
 
@@ -178,13 +172,3 @@ RewardSettings = Annotated[
 
 MixRewardSettings.model_rebuild()
 EnsembleRewardSettings.model_rebuild()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

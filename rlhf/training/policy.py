@@ -5,6 +5,8 @@ The algorithms are elsewhere (``rlhf.training.ppo``, ``group_rollouts``, ``prefe
 roles of the models and the shape of the results, which are the same for all.
 """
 
+import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,8 @@ from peft import PeftModel
 from pydantic import TypeAdapter
 from transformers import AutoConfig
 
-from rlhf.errors import DataError
-from rlhf.models.directory import ModelDirectory
+from rlhf.errors import CheckpointError, DataError
+from rlhf.models.directory import ModelDirectory, model_identity
 from rlhf.models.loading import load_policy, load_tokenizer
 from rlhf.models.reward_classifiers import RewardModelReward
 from rlhf.models.rewards import build_reward
@@ -26,12 +28,13 @@ from rlhf.tracking import MetricSink, RecordingSink
 from rlhf.training.arguments import base_record
 from rlhf.training.group_rollouts import train_on_rollouts
 from rlhf.training.policy_result import PolicyResult
-from rlhf.training.ppo.checkpoint import model_identity
 from rlhf.training.ppo.launch import launch_ppo
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
 from rlhf.training.preference import train_on_comparisons
 from rlhf.training.settings_policy import DPOSettings, KTOSettings, PolicySettings, algorithm_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def train_policy(
     sink: MetricSink,
     comparisons: DatasetDict | None = None,
     reward: RewardSettings | None = None,
+    resume: bool = False,
 ) -> TrainedPolicy:
     """Improve the supervised policy by the algorithm whose settings are given; the selection model picks the
     checkpoint on dev prompts.
@@ -73,6 +77,8 @@ def train_policy(
         comparisons: what DPO and KTO learn from; the others do without.
         reward: what is maximised in place of the proxy alone, which may be part of it. DPO and KTO only
             report it of the dev answers.
+        resume: continue from the newest checkpoint in ``work_dir``. One of other code, settings, models or
+            data is removed with a warning, and training starts anew.
 
     Raises:
         DataError: nothing to train on, or no prompts to pick a checkpoint by.
@@ -89,35 +95,20 @@ def train_policy(
     algorithm = algorithm_of(settings)
     recording = RecordingSink(sink)
     maximised = _with_place(reward or ProxyRewardSettings(), proxy)
-    shared: dict[str, Any] = {
-        "output_dir": work_dir / algorithm,
-        "dev_prompts": prompts["dev"]["prompt"],
-        "sink": recording,
-    }
-    train_prompts = prompts["train"]["prompt"]
-    result: PolicyResult
-    if isinstance(settings, PPOSettings) and settings.processes > 1:
-        result = launch_ppo(
-            sft,
-            maximised,
-            train_prompts,
-            settings,
-            work_dir=work_dir / "processes",
-            critic=_critic(settings, reward, proxy, sft),
-            selection=RewardModelRewardSettings(path=selection),
-            **shared,
-        )
-    else:
-        shared |= {"selection": RewardModelReward(selection)}
-        scored = build_reward(maximised)
-        if isinstance(settings, PPOSettings):
-            critic = _critic(settings, reward, proxy, sft)
-            result = train_ppo(sft, scored, train_prompts, settings, critic=critic, **shared)
-        elif isinstance(settings, DPOSettings | KTOSettings):
-            rows = Dataset.from_dict({}) if comparisons is None else comparisons["train"]
-            result = train_on_comparisons(sft, rows, settings, reward=scored, **shared)
-        else:
-            result = train_on_rollouts(sft, scored, train_prompts, settings, **shared)
+
+    def trained(*, resume: bool) -> PolicyResult:
+        return _train(
+            sft, maximised, prompts, comparisons, settings, selection=selection, work_dir=work_dir,
+            critic=_critic(settings, reward, proxy, sft) if isinstance(settings, PPOSettings) else None,
+            resume=resume, sink=recording,
+        )  # fmt: skip
+
+    try:
+        result = trained(resume=resume)
+    except CheckpointError as error:
+        logger.warning("Training starts anew: %s", error)
+        shutil.rmtree(_training_folder(work_dir, settings))
+        result = trained(resume=False)
     adapter = settings.lora is not None and not settings.lora.merge
     record: dict[str, Any] = {algorithm: settings.model_dump(mode="json")}
     if reward is not None:
@@ -134,6 +125,51 @@ def train_policy(
         curves=recording.curves,
     )
     return TrainedPolicy(policy, frontier_rows(result))
+
+
+def _train(
+    sft: Path,
+    reward: RewardSettings,
+    prompts: DatasetDict,
+    comparisons: DatasetDict | None,
+    settings: PolicySettings,
+    *,
+    selection: Path,
+    critic: Path | None,
+    work_dir: Path,
+    resume: bool,
+    sink: MetricSink,
+) -> PolicyResult:
+    shared: dict[str, Any] = {
+        "output_dir": _training_folder(work_dir, settings),
+        "dev_prompts": prompts["dev"]["prompt"],
+        "sink": sink,
+        "resume": resume,
+    }
+    train_prompts = prompts["train"]["prompt"]
+    if isinstance(settings, PPOSettings) and settings.processes > 1:
+        return launch_ppo(
+            sft,
+            reward,
+            train_prompts,
+            settings,
+            work_dir=work_dir / "processes",
+            critic=critic,
+            selection=RewardModelRewardSettings(path=selection),
+            **shared,
+        )
+    shared |= {"selection": RewardModelReward(selection)}
+    scored = build_reward(reward)
+    if isinstance(settings, PPOSettings):
+        return train_ppo(sft, scored, train_prompts, settings, critic=critic, **shared)
+    if isinstance(settings, DPOSettings | KTOSettings):
+        rows = Dataset.from_dict({}) if comparisons is None else comparisons["train"]
+        return train_on_comparisons(sft, rows, settings, reward=scored, **shared)
+    return train_on_rollouts(sft, scored, train_prompts, settings, **shared)
+
+
+def _training_folder(work_dir: Path, settings: PolicySettings) -> Path:
+    return work_dir / algorithm_of(settings)
 
 
 def _reads_the_same_tokens(proxy: Path, policy: Path) -> bool:

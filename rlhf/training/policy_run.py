@@ -35,6 +35,7 @@ from transformers import (
 
 from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.architecture import count_parameters
+from rlhf.models.directory import model_identity
 from rlhf.models.generation import without_dropout
 from rlhf.models.loading import load_policy, load_tokenizer, require_base
 from rlhf.models.log_probs import CompletionBatch, completion_logits, token_entropy, token_log_probs
@@ -60,13 +61,12 @@ from rlhf.training.ppo.checkpoint import (
     copy_policy,
     has_checkpoint,
     load_newest,
-    model_identity,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
     save_policy,
 )
-from rlhf.training.ppo.identity import code_identity
+from rlhf.training.ppo.identity import code_identity, reward_identities
 from rlhf.training.ppo.prompts import EncodedPrompts
 from rlhf.training.settings_policy import ComparisonSettings, RolloutSettings, algorithm_of
 
@@ -183,6 +183,7 @@ class PolicyRun(TrainerCallback):
                 if key not in _NOT_IDENTITY
             },
             "policy": model_identity(policy),
+            **reward_identities(reward, selection),
             **data,
             **code_identity(*_ENTRIES),
             "trl version": version("trl"),

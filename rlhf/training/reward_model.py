@@ -186,6 +186,7 @@ def train_reward_model(
 
     choose_task = ratings_task if settings.objective == "regression" else pairs_task
     task = choose_task(judgements, settings, model, tokenizer, fold)
+    baselines = task.baselines()  # before training: what fails here costs nothing
 
     recording = RecordingSink(sink or NullSink())
     record: dict[str, Any] = {
@@ -234,7 +235,7 @@ def train_reward_model(
         )
         metrics = run_trainer(trainer, settings) | task.train.counts | dev_evaluation.latest
         trained = trained_model(trainer)
-        metrics |= evaluate(trained.eval(), "test") | task.baselines()
+        metrics |= evaluate(trained.eval(), "test") | baselines
         recording.log_metrics(
             {prefix + name: value for name, value in metrics.items() if name.startswith("test/")},
             int(metrics["train/steps"]),
@@ -335,10 +336,13 @@ def _baselines(train: Dataset, comparisons: DatasetDict) -> dict[str, float]:
     if "test" not in comparisons or not len(comparisons["test"]):
         return {}
     test = _texts(comparisons["test"])
-    return {
-        "test/longer_wins_accuracy": longer_wins_accuracy(test),
-        "test/bag_of_words_accuracy": BagOfWords.fit(_texts(train)).accuracy(test),
-    }
+    figures = {"test/longer_wins_accuracy": longer_wins_accuracy(test)}
+    try:
+        words = BagOfWords.fit(_texts(train))
+    except DataError as error:
+        logger.warning("The figures of a bag of words are left out: %s", error)
+        return figures
+    return {**figures, "test/bag_of_words_accuracy": words.accuracy(test)}
 
 
 def _texts(rows: Dataset) -> list[Pair]:

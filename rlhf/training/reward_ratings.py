@@ -175,10 +175,12 @@ def _baselines(train: Dataset, ratings: DatasetDict) -> dict[str, float]:
     if "test" not in ratings or not len(ratings["test"]):
         return {}
     test = ratings["test"]
-    predictions = {
-        "mean": np.full(len(test), np.mean(train["rating"])),
-        "bag_of_words": BagOfWordsRidge.fit(_texts(train), train["rating"][:]).predict(_texts(test)),
-    }
+    predictions = {"mean": np.full(len(test), np.mean(train["rating"]))}
+    try:
+        words = BagOfWordsRidge.fit(_texts(train), train["rating"][:])
+        predictions["bag_of_words"] = words.predict(_texts(test))
+    except DataError as error:
+        logger.warning("The figures of a bag of words are left out: %s", error)
     return {
         f"test/{name}_{figure}": value
         for name, predicted in predictions.items()

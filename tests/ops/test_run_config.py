@@ -4,16 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from ops.run_config import (
     apply_overrides,
     checked,
     find_config,
+    parameters_model,
     read_config,
     shipped_configs,
     validate,
 )
 from rlhf.errors import ConfigError
+from rlhf.training.settings import SFTSettings
 
 MINIMAL: dict[str, Any] = {"parameters": {"feedback": {"sources": [{"type": "sample"}]}}}
 
@@ -138,6 +141,32 @@ def test_a_secret_from_the_environment_is_never_printed(monkeypatch: pytest.Monk
     [problem] = _problems(_with(seed="${ANNOTATION_KEY}"))
     assert "s3cr3t-value" not in problem
     assert "${ANNOTATION_KEY}" in problem
+
+
+@pytest.mark.parametrize(
+    "secret", ["s3cr3t-" * 20, "with 'quotes' and \\ and\nlines", "plain"], ids=["long", "escaped", "plain"]
+)
+def test_no_part_of_a_secret_is_left_by_cutting_or_quoting(
+    monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    monkeypatch.setenv("ANNOTATION_KEY", secret)
+    for wrong in ("${ANNOTATION_KEY}", "x" * 70 + "${ANNOTATION_KEY}"):
+        [problem] = _problems(_with(seed=wrong))
+        assert secret[:6] not in problem
+        assert "${ANNO" in problem
+
+
+def test_a_block_in_the_place_of_a_value_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANNOTATION_KEY", "s3cr3t-value")
+    [problem] = _problems(_with(seed={"token": "${ANNOTATION_KEY}", "key": "written-out"}))
+    assert "s3cr3t" not in problem
+    assert "written-out" not in problem
+    with pytest.raises(ValidationError) as caught:
+        parameters_model().model_validate(_with(seed={"token": "written-out"})["parameters"])
+    assert "written-out" not in str(caught.value)
+    with pytest.raises(ValidationError) as caught:
+        SFTSettings(epochs="written-out")  # type: ignore[arg-type]
+    assert "written-out" not in str(caught.value)
 
 
 def test_the_algorithm_and_the_reward_are_validated_with_the_kind_that_was_meant() -> None:

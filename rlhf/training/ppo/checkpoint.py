@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.errors import ModelError, TrainingError
+from rlhf.errors import CheckpointError
 from rlhf.feedback.rows import canonical_json
-from rlhf.models.directory import MANIFEST, directory_digest, open_directory
+from rlhf.models.directory import MANIFEST
 from rlhf.models.saving import save_adapter
 from rlhf.training.ppo.adapters import carries_adapter
 
@@ -72,7 +72,7 @@ def load_newest(root: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
     """The newest complete checkpoint, or ``None`` if there is none.
 
     Raises:
-        TrainingError: it is of a run with other code, settings, models or prompts, or was damaged.
+        CheckpointError: it is of a run with other code, settings, models, rewards or prompts, or was damaged.
     """
     found = _complete(root)
     if not found:
@@ -86,13 +86,13 @@ def load_newest(root: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
         if here.get(key) != manifest["identity"].get(key)
     )
     if odd:
-        raise TrainingError(
+        raise CheckpointError(
             f"The checkpoint {path} is of a run with other {', '.join(odd)}; restore them, or start without "
             "resuming in an empty directory."
         )
     damaged = [name for name, digest in manifest["files"].items() if _file_digest(path / name) != digest]
     if damaged:
-        raise TrainingError(
+        raise CheckpointError(
             f"The checkpoint {path} is damaged ({', '.join(damaged)}); delete it to resume from an older one."
         )
     return Checkpoint(
@@ -129,18 +129,6 @@ def restore_optimizer(
         parameter = names[name]
         counter = value.ndim == 0 and not value.is_floating_point()  # as 8-bit AdamW counts its steps
         optimizer.state[parameter][key] = int(value) if counter else value.to(parameter.device)
-
-
-def model_identity(path: Path | str) -> str:
-    """What names a model whatever its place: its content digest, or the name of one that is not a
-    directory."""
-    directory = Path(path)
-    if not directory.is_dir():
-        return str(path)
-    try:
-        return open_directory(directory).digest
-    except ModelError:
-        return directory_digest(directory)
 
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:

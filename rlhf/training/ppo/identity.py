@@ -1,26 +1,25 @@
-"""What a run must share with a checkpoint to continue it: code, settings, models and data, each by name.
+"""What a run must share with a checkpoint to continue it: code, settings, models, rewards and data, each by
+name.
 
 A difference in any of them would make another run of it, so the checkpoint is refused and the name is told.
 """
 
-import ast
-import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import grimp
-
 from rlhf.feedback.rows import sha256_of
 from rlhf.models.chat import Prompt
-from rlhf.training.ppo.checkpoint import model_identity
+from rlhf.models.directory import model_identity
+from rlhf.models.reward_identity import reward_identity
+from rlhf.models.reward_protocol import Reward
+from rlhf.source_code import code_digest
 from rlhf.training.ppo.settings import PPOSettings
 
 _ENTRY = "rlhf.training.ppo.trainer"
-_LIBRARIES = ("torch", "transformers", "peft")
+_LIBRARIES = ("torch", "transformers", "peft", "numpy")
 _NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "processes"}
 """Settings that may differ between a run and its continuation."""
 
@@ -31,6 +30,8 @@ def run_identity(
     policy: Path | str,
     policy_base: Path | str | None,
     critic: Path | None,
+    reward: Reward,
+    selection: Reward | None,
     prompts: Sequence[Prompt],
     dev_prompts: Sequence[Prompt],
     demonstrations: Sequence[tuple[Prompt, str]],
@@ -41,10 +42,19 @@ def run_identity(
         "policy": model_identity(policy),
         "policy base": None if policy_base is None else model_identity(policy_base),
         "critic": None if critic is None else model_identity(critic),
+        **reward_identities(reward, selection),
         "prompts": sha256_of(list(prompts)),
         "dev prompts": sha256_of(list(dev_prompts)),
         "demonstrations": sha256_of(list(demonstrations)),
         **code_identity(),
+    }
+
+
+def reward_identities(reward: Reward | None, selection: Reward | None) -> dict[str, str | None]:
+    """What names the maximised reward and the one that chooses."""
+    return {
+        "reward": None if reward is None else reward_identity(reward),
+        "selection reward": None if selection is None else reward_identity(selection),
     }
 
 
@@ -55,19 +65,5 @@ def code_identity(*entries: str) -> dict[str, str]:
 
     Syntax trees are hashed, so layout and comments do not count.
     """
-    total = hashlib.sha256()
-    for module in sorted(_modules(entries or (_ENTRY,))):
-        total.update(f"{module}\0{ast.dump(ast.parse(_source(module)))}\n".encode())
-    return {"code": total.hexdigest(), **{f"{name} version": version(name) for name in _LIBRARIES}}
-
-
-def _modules(entries: Sequence[str]) -> set[str]:
-    graph = grimp.build_graph("rlhf", cache_dir=None)
-    return {*entries, *(module for entry in entries for module in graph.find_upstream_modules(entry))}
-
-
-def _source(module: str) -> bytes:
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).read_bytes()
+    digest = code_digest(*(entries or (_ENTRY,)))
+    return {"code": digest, **{f"{name} version": version(name) for name in _LIBRARIES}}

@@ -202,6 +202,8 @@ class PPOTrainer:
             policy=policy,
             policy_base=policy_base,
             critic=critic,
+            reward=reward,
+            selection=selection,
             prompts=prompts,
             dev_prompts=dev_prompts,
             demonstrations=demonstrations,

@@ -1,5 +1,7 @@
 """The baselines that a reward model has to beat."""
 
+import tracemalloc
+
 import pytest
 
 from rlhf.errors import DataError
@@ -46,3 +48,14 @@ def test_the_ridge_learns_which_words_are_rated_high_and_falls_back_on_the_mean(
     assert neither == pytest.approx(3.0, abs=0.2)
     with pytest.raises(DataError, match="no words"):
         BagOfWordsRidge.fit(["!", "?"], [1.0, 2.0])
+
+
+def test_the_ridge_needs_no_table_of_answers_by_answers() -> None:
+    texts = [f"word{n % 997} word{n % 1009} word{n % 1013}" for n in range(8_000)]
+    tracemalloc.start()
+    ridge = BagOfWordsRidge.fit(texts, [float(n % 997 < 500) for n in range(8_000)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000**2  # bytes; the table has eight times as many
+    low, high = ridge.predict(["word900 word900 word900", "word100 word100 word100"])
+    assert low < high

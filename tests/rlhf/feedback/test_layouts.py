@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf.errors import DataError
@@ -265,6 +265,7 @@ _NEEDED = {column for layout in LAYOUTS for needed in layout.columns for column 
 _COLUMNS = [*sorted(_NEEDED), "input", "context", "rank", "deleted", "annotator2", "id", "idx", "status"]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # drawing records is slow on a busy machine
 @given(
     st.sampled_from(LAYOUTS),
     st.lists(st.dictionaries(st.sampled_from(_COLUMNS), _VALUES, max_size=8), max_size=3),

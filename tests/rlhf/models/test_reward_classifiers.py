@@ -9,6 +9,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from pydantic import TypeAdapter
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
@@ -79,6 +80,30 @@ def test_an_overlong_conversation_keeps_its_end_and_is_counted(
     assert one == pytest.approx(other, abs=1e-5)
     reward(CHAT[1:2], ["sorry"])
     assert reward.truncated == 2
+
+
+def test_an_overlong_text_keeps_the_token_that_an_encoder_is_read_at(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    end = tokenizer.eos_token_id
+    tokenizer.add_special_tokens({"cls_token": "[CLS]"})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"[CLS] $A {tokenizer.eos_token}",
+        special_tokens=[("[CLS]", tokenizer.cls_token_id), (tokenizer.eos_token, end)],
+    )
+    _save_classifier(tmp_path, tokenizer, id2label={0: "toxic", 1: "fine"})
+    reward = ClassifierReward(tmp_path, label="toxic", max_length=8)
+    long = "Hello world " * 20 + "Kind regards, the support team"
+    ids = tokenizer(long)["input_ids"]
+    read = [ids[0], *ids[-7:]]
+    assert (read[0], read[-1]) == (tokenizer.cls_token_id, end)
+    model = RobertaForSequenceClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        expected = model(torch.tensor([read])).logits[0, 0]
+    assert reward([""], [long]) == pytest.approx([float(expected)], abs=1e-5)
+    reward(["", ""], [long, "late"])
+    assert reward.truncated == 2
+    assert caplog.text.count("longer than the 8 tokens") == 1
 
 
 def test_an_encoder_sees_its_padding_mask(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:

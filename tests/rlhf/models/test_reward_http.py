@@ -187,22 +187,63 @@ def test_a_bad_score_is_named_by_its_place_among_all_samples(server: Server) -> 
         reward(server, batch_size=1)(PROMPTS[:2], COMPLETIONS[:2])
 
 
-def test_a_server_that_fails_again_and_again_is_left_alone_until_a_trial_succeeds(server: Server) -> None:
-    now = 0.0
-    settings = HTTPRewardSettings(
-        url=server.url, backoff=0.001, retries=5, breaker_failures=2, breaker_cooldown=30
-    )
-    breaker = CircuitBreaker(2, 30.0, clock=lambda: now)
-    scorer = HTTPReward(settings, sleep=lambda seconds: None, breaker=breaker)
+class Clock:
+    """Time that passes only by sleeping, and then 500 times as fast as usual."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds / 500)  # others may be within a request
+        self.now += seconds
+
+
+def outage(server: Server, clock: Clock, **changes: Any) -> HTTPReward:
+    """A reward of default patience in simulated time."""
+    settings = HTTPRewardSettings(**{"url": server.url, **changes})
+    breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_cooldown, clock=clock)
+    return HTTPReward(settings, sleep=clock.sleep, breaker=breaker)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_an_outage_of_minutes_is_waited_for_with_single_trials(server: Server, concurrency: int) -> None:
+    clock = Clock()
+    server.answer = lambda number, body: (503, {}, {}) if clock.now < 300 else by_length(number, body)
+    scorer = outage(server, clock, concurrency=concurrency, batch_size=1)
+    assert scorer(PROMPTS, COMPLETIONS) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert clock.now >= 300
+    # those that make the outage, those under way at that moment, a trial every 30 s, and the answers
+    assert len(server.requests) <= 5 + concurrency + 10 + 1 + len(PROMPTS)
+
+
+def test_training_stops_with_the_first_trial_that_fails_after_the_longest_outage(server: Server) -> None:
+    clock = Clock()
     server.answer = lambda number, body: (503, {}, {})
-    for _ in range(2):
-        with pytest.raises(TrainingError, match="left alone for 30 s"):
-            scorer(PROMPTS[:1], COMPLETIONS[:1])
-    assert len(server.requests) == 2
+    scorer = outage(server, clock, concurrency=3, batch_size=1, longest_outage=100)
+    with pytest.raises(TrainingError, match=r"has not answered for \d+ s, and longest_outage is 100 s"):
+        scorer(PROMPTS, COMPLETIONS)
+    assert 100 <= clock.now < 100 + 3 * 31
+    sent = len(server.requests)
+    with pytest.raises(TrainingError, match="longest_outage"):
+        scorer(PROMPTS, COMPLETIONS)
+    assert len(server.requests) == sent
     server.answer = by_length
-    now = 30.0
+    clock.now += 30
     assert scorer(PROMPTS[:1], COMPLETIONS[:1]) == [1.0]
-    assert breaker.state == "closed"
+
+
+def test_no_request_is_given_up_before_the_default_breaker_sees_an_outage() -> None:
+    defaults = HTTPRewardSettings(url="https://scores.example")
+    assert defaults.breaker_failures <= defaults.retries
+
+
+def test_requests_are_not_told_to_the_log(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    reward(server)(PROMPTS[:1], COMPLETIONS[:1])
+    assert server.url not in caplog.text
 
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
@@ -223,9 +264,10 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
     ("url", "message"),
     [
         ("http://scores.example/score", "not encrypted"),
-        ("ftp://localhost/score", r"http\(s\)://host/path"),
-        ("scores.example", r"http\(s\)://host/path"),
-        ("https://desk:s3cret@scores.example", "api_key_variable"),
+        ("ftp://localhost/score", r"http\(s\)://host"),
+        ("scores.example", r"http\(s\)://host"),
+        ("https://desk:s3cret@scores.example", "user name or password"),
+        ("https://scores.example/score?key=s3cret", "query string"),
     ],
 )
 def test_an_unsafe_url_is_refused(url: str, message: str) -> None:

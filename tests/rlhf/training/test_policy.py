@@ -1,6 +1,7 @@
 """The stage behind the step: whatever the algorithm, a sealed policy and the same frontier."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,30 @@ def test_the_policys_digest_names_a_rewards_content_and_not_its_place(
     policy = train(base, reward_model, tmp_path, SETTINGS["grpo"], reward=reward).policy
     assert str(reward_model) not in json.dumps(policy.training)
     assert len(policy.training["reward"]["path"]) == 64
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_an_interrupted_training_is_continued_and_that_of_another_reward_starts_anew(
+    base: Path, reward_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, algorithm: str
+) -> None:
+    caplog.set_level("INFO")
+    settings = SETTINGS[algorithm].model_copy(update={"checkpoint_every": 1, "keep_checkpoints": 2})
+    ten_more = FunctionRewardSettings(function="tests.rlhf.training.test_policy:ten")
+
+    def continued(**options: object) -> TrainedPolicy:
+        caplog.clear()
+        shutil.rmtree(tmp_path / "policy", ignore_errors=True)
+        return train(base, reward_model, tmp_path, settings, resume=True, **options)
+
+    first = continued()
+    shutil.rmtree(tmp_path / "work" / algorithm / "checkpoints" / "update-00000002")
+    assert continued().policy.digest == first.policy.digest
+    assert "after update 1 from" in caplog.text
+    other = continued(reward=ten_more)
+    assert "Training starts anew: The checkpoint" in caplog.text
+    assert "other" in caplog.text
+    assert "reward" in caplog.text
+    assert set(other.frontier["proxy"]) == {10.0}
 
 
 def test_dpo_without_comparisons_is_an_error(base: Path, reward_model: Path, tmp_path: Path) -> None:

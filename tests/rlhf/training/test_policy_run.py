@@ -192,6 +192,8 @@ def test_an_earlier_runs_checkpoints_are_neither_overwritten_nor_taken_for_ones_
         run("dpo")
     with pytest.raises(TrainingError, match=r"other dpo\.beta"):
         run("dpo", changes={"beta": 0.2}, resume=True)
+    with pytest.raises(TrainingError, match="other reward, selection reward;"):
+        run("dpo", reward=long, selection=short, resume=True)
     with pytest.raises(TrainingError, match="other dev prompts"):
         run("dpo", dev_prompts=DEV[1:], resume=True)
 

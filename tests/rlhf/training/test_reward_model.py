@@ -139,6 +139,22 @@ def test_it_learns_to_prefer_and_reports_beside_the_baselines(
     assert model.curves["reward/proxy/test/accuracy"] == [(8, figures["test/accuracy"])]
 
 
+def test_answers_without_words_only_cost_the_figures_of_the_bag_of_words(
+    base: Path, comparisons: DatasetDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wordless(row: dict[str, object]) -> dict[str, object]:
+        return {
+            side: [{"role": "assistant", "content": text}]
+            for side, text in (("chosen", "!"), ("rejected", "??"))
+        }
+
+    marks = DatasetDict({split: rows.map(wordless) for split, rows in comparisons.items()})
+    figures = train_reward_model(base, marks, SETTINGS, tmp_path / "rm").metrics
+    assert figures["test/longer_wins_accuracy"] == 0.0
+    assert "test/bag_of_words_accuracy" not in figures
+    assert "bag of words are left out" in caplog.text
+
+
 def test_the_reported_figures_are_those_of_the_saved_model(
     base: Path, comparisons: DatasetDict, tmp_path: Path
 ) -> None:

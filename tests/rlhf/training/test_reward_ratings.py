@@ -69,6 +69,21 @@ def test_it_learns_the_ratings_and_reports_beside_the_baselines(
     assert model.training["rating_std"] == pytest.approx(np.std(list(ANSWERS.values())))
 
 
+def test_answers_without_words_only_cost_the_figures_of_the_ridge(
+    base: Path, ratings: DatasetDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    marks = DatasetDict(
+        {
+            split: rows.map(lambda row: {"completion": [{"role": "assistant", "content": "!"}]})
+            for split, rows in ratings.items()
+        }
+    )
+    figures = train_reward_model(base, marks, SETTINGS, tmp_path / "rm").metrics
+    assert "test/mean_rmse" in figures
+    assert "test/bag_of_words_rmse" not in figures
+    assert "bag of words are left out" in caplog.text
+
+
 def test_it_is_a_reward_whose_scores_are_standardised_ratings(
     base: Path, ratings: DatasetDict, tmp_path: Path
 ) -> None:
