@@ -15,7 +15,7 @@ from rlhf.errors import ConfigError
 from rlhf.models.chat import Prompt
 from rlhf.models.reward_classifiers import ClassifierReward, RewardModelReward
 from rlhf.models.reward_http import HTTPReward
-from rlhf.models.reward_protocol import Reward, checked_scores
+from rlhf.models.reward_protocol import Reward, checked_scores, is_shardable
 from rlhf.models.reward_rules import RulesReward
 from rlhf.models.settings_rewards import (
     ClassifierRewardSettings,
@@ -68,6 +68,7 @@ class MixReward:
                 f"A mix needs one weight for each reward, not {len(weights)} for {len(rewards)}; match them."
             )
         self._rewards, self._weights = tuple(rewards), np.asarray(weights, dtype=np.float64)
+        self.shardable = all(is_shardable(reward) for reward in self._rewards)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         return (self._weights @ _score_table(self._rewards, prompts, completions)).tolist()
@@ -93,6 +94,7 @@ class EnsembleReward:
         if not rewards:
             raise ConfigError("An ensemble needs at least one reward; list them under 'rewards'.")
         self._rewards, self._reduce, self._k = tuple(rewards), reduce, k
+        self.shardable = all(is_shardable(reward) for reward in self._rewards)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         table = _score_table(self._rewards, prompts, completions)
