@@ -84,8 +84,8 @@ def require_mergeable(model: nn.Module) -> None:
         if not plain or holders[id(layer.get_base_layer().weight)] > 1:
             raise ConfigError(
                 f"ppo.lora.target_modules: the adapter on '{name}' cannot be added to the weights for "
-                "another engine; name linear modules that share no weight with others, or set ppo.rollout_engine to "
-                "'own'."
+                "another engine; name linear modules that share no weight with others, or set "
+                "ppo.rollout_engine to 'own'."
             )
 
 

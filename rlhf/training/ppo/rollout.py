@@ -15,7 +15,13 @@ from rlhf.models.generation import Completion
 from rlhf.models.log_probs import collate
 from rlhf.models.reward_protocol import NonFiniteScoreError, Reward, checked_scores, is_shardable
 from rlhf.training.ppo.actor_critic import ActorCritic
-from rlhf.training.ppo.advantages import ScoreScaler, generalised_advantages, token_rewards, whiten
+from rlhf.training.ppo.advantages import (
+    ScoreScaler,
+    explained_variance,
+    generalised_advantages,
+    token_rewards,
+    whiten,
+)
 from rlhf.training.ppo.batching import MiniBatch
 from rlhf.training.ppo.kl import kl_estimate
 from rlhf.training.ppo.losses import importance_weights
@@ -201,6 +207,27 @@ def build_experience(
         returns=returns,
         weights=weights,
     )
+
+
+def rollout_figures(
+    rollouts: Rollouts, scores: Sequence[float], estimates: Estimates, experience: Experience
+) -> dict[str, float]:
+    """Means that describe an update's rollouts, by metric name.
+
+    Of raw scores, the KL from the reference in nats per completion, entropy (nats), values and returns per
+    token, and lengths in tokens.
+    """
+    mask, count = experience.mask, len(scores)
+    return {
+        "reward": sum(scores) / count,
+        "kl": float((estimates.log_probs - estimates.reference_log_probs).sum()) / count,
+        "entropy": float(estimates.entropy.sum() / mask.sum()),
+        "value": float(estimates.values.sum() / mask.sum()),
+        "return": float(experience.returns.sum() / mask.sum()),
+        "explained_variance": explained_variance(estimates.values, experience.returns, mask),
+        "response_length": float(mask.sum()) / count,
+        "truncated_share": sum(not c.finished for c in rollouts.completions) / count,
+    }
 
 
 def _padded(rows: Sequence[Tensor]) -> Tensor:

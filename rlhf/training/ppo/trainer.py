@@ -33,8 +33,14 @@ from rlhf.training.policy_result import (
 )
 from rlhf.training.ppo.actor_critic import MovingAverage, copy_into, load_networks
 from rlhf.training.ppo.adapters import merge_trained_adapter
-from rlhf.training.ppo.advantages import ScoreScaler, explained_variance
-from rlhf.training.ppo.batching import MiniBatch, derived_seed, prompts_of_update, update_plan
+from rlhf.training.ppo.advantages import ScoreScaler
+from rlhf.training.ppo.batching import (
+    MiniBatch,
+    demonstrations_of_update,
+    derived_seed,
+    prompts_of_update,
+    update_plan,
+)
 from rlhf.training.ppo.checkpoint import (
     Checkpoint,
     copy_policy,
@@ -47,7 +53,7 @@ from rlhf.training.ppo.checkpoint import (
 )
 from rlhf.training.ppo.failed_batch import save_failed_batch
 from rlhf.training.ppo.identity import run_identity
-from rlhf.training.ppo.kl import AdaptiveKLController, FixedKLController, KLController
+from rlhf.training.ppo.kl import kl_controller
 from rlhf.training.ppo.learner import Learner, NonFiniteLossError, TokenPairs
 from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes, own_rows
 from rlhf.training.ppo.prompts import encode_prompts
@@ -57,6 +63,7 @@ from rlhf.training.ppo.rollout import (
     Rollouts,
     build_experience,
     estimate,
+    rollout_figures,
     score_rows,
     shaped_scores,
 )
@@ -191,11 +198,7 @@ class PPOTrainer:
             if settings.ema_decay is None
             else MovingAverage(self.models.policy_parameters(), settings.ema_decay)
         )
-        self._controller: KLController = (
-            FixedKLController(settings.kl_coefficient)
-            if settings.kl_controller == "fixed"
-            else AdaptiveKLController(settings.kl_coefficient, settings.kl_target, settings.kl_horizon)
-        )
+        self._controller = kl_controller(settings)
         self._scaler = ScoreScaler()
         self._identity = run_identity(
             settings,
@@ -272,23 +275,15 @@ class PPOTrainer:
                 kl_coefficient=coefficient,
                 other_engine=self._engine.other_numerics,
             )
-        mask, count = experience.mask, len(scores)
-        kl = float((estimates.log_probs - estimates.reference_log_probs).sum()) / count
-        self._controller.update(kl, count)
+        figures = rollout_figures(rollouts, scores, estimates, experience)
+        self._controller.update(figures["kl"], len(scores))
         self._clipped_scores += clipped
         self._metrics = {
-            "reward": sum(scores) / count,
+            **figures,
             "shaped_reward": float(shaped.mean()),
             "reward_std": self._scaler.std,
             "reward_clipped": float(clipped),
-            "kl": kl,
             "kl_coefficient": coefficient,
-            "entropy": float(estimates.entropy.sum() / mask.sum()),
-            "value": float(estimates.values.sum() / mask.sum()),
-            "return": float(experience.returns.sum() / mask.sum()),
-            "explained_variance": explained_variance(estimates.values, experience.returns, mask),
-            "response_length": float(mask.sum()) / count,
-            "truncated_share": sum(not c.finished for c in rollouts.completions) / count,
         }
         return experience
 
@@ -458,17 +453,8 @@ class PPOTrainer:
         """For PPO-ptx, as many demonstrations as rollouts for each optimizer step; otherwise none."""
         if self.settings.ptx_coefficient == 0:
             return []
-        steps = [step for epoch in plan for step in epoch]
-        chosen = iter(
-            prompts_of_update(
-                self.update,
-                self.settings.epochs * self.settings.rollout_batch_size,
-                len(self._demonstrations),
-                self.settings.seed,
-                "ptx",
-            )
-        )
-        return [[self._demonstrations[next(chosen)] for _ in step.rows] for step in steps]
+        chosen = demonstrations_of_update(self.update, plan, len(self._demonstrations), self.settings.seed)
+        return [[self._demonstrations[i] for i in step] for step in chosen]
 
     def _report(self, rollouts: Rollouts) -> None:
         seconds = sum(self._phase_seconds.values())
