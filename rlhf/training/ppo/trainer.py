@@ -11,13 +11,10 @@ is chosen by the *selection* reward, never by the one that was maximised.
 
 import logging
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-
-import torch
 
 from rlhf.errors import ConfigError, DataError, TrainingError
 from rlhf.models.chat import Prompt, encode_completion, encode_prompt
@@ -31,7 +28,7 @@ from rlhf.training.policy_result import (
     early_stop_reason,
     selection_criterion,
 )
-from rlhf.training.ppo.actor_critic import MovingAverage, copy_into, load_networks
+from rlhf.training.ppo.actor_critic import MovingAverage, load_networks
 from rlhf.training.ppo.adapters import merge_trained_adapter
 from rlhf.training.ppo.advantages import ScoreScaler
 from rlhf.training.ppo.batching import (
@@ -46,8 +43,6 @@ from rlhf.training.ppo.checkpoint import (
     copy_policy,
     has_checkpoint,
     load_newest,
-    optimizer_tensors,
-    restore_optimizer,
     save_checkpoint,
     save_policy,
 )
@@ -55,6 +50,7 @@ from rlhf.training.ppo.failed_batch import save_failed_batch
 from rlhf.training.ppo.identity import run_identity
 from rlhf.training.ppo.kl import kl_controller
 from rlhf.training.ppo.learner import Learner, NonFiniteLossError, TokenPairs
+from rlhf.training.ppo.phase_clock import PhaseClock
 from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes, own_rows
 from rlhf.training.ppo.prompts import encode_prompts
 from rlhf.training.ppo.result import PPOResult
@@ -68,6 +64,7 @@ from rlhf.training.ppo.rollout import (
     shaped_scores,
 )
 from rlhf.training.ppo.rollout_engine import rollout_engine
+from rlhf.training.ppo.run_state import restore_tensors, state_tensors
 from rlhf.training.ppo.settings import PPOSettings
 
 logger = logging.getLogger(__name__)
@@ -213,7 +210,7 @@ class PPOTrainer:
         self.evaluations: list[PolicyEvaluation] = []
         self._clipped_scores = 0
         self._metrics: dict[str, float] = {}
-        self._phase_seconds: dict[str, float] = {}
+        self._clock = PhaseClock(self.models.device)
         self._tokens_per_second = 0.0
         if resume:
             self._restore()
@@ -225,7 +222,7 @@ class PPOTrainer:
             self.evaluate()
         while not (reason := self._stop_reason()):
             self.update += 1
-            self._phase_seconds = {}
+            self._clock = PhaseClock(self.models.device)
             rollouts = self.generate()
             scores = self.score(rollouts)
             experience = self.advantages(rollouts, scores)
@@ -244,7 +241,7 @@ class PPOTrainer:
             self.update, self.settings.rollout_batch_size, len(self._prompts.ids), self.settings.seed
         )
         rows = own_rows(len(chosen), self._processes)
-        with self._timed("generate"):
+        with self._clock.timed("generate"):
             self._engine.sync(self.models.policy)
             own = self._engine.generate(
                 [self._prompts.ids[chosen[i]] for i in rows],
@@ -257,13 +254,13 @@ class PPOTrainer:
 
     def score(self, rollouts: Rollouts) -> list[float]:
         """The reward's raw scores."""
-        with self._timed("score"):
+        with self._clock.timed("score"):
             texts = [c.text for c in rollouts.completions]
             return score_rows(self._reward, rollouts.prompts, texts, self._processes, name="the reward")
 
     def advantages(self, rollouts: Rollouts, scores: Sequence[float]) -> Experience:
         """Log-probabilities, values, rewards with the KL penalty, and advantages."""
-        with self._timed("advantages"):
+        with self._clock.timed("advantages"):
             estimates = estimate(self.models, rollouts, self._plan(rollouts)[0], self._processes)
             shaped, clipped = shaped_scores(rollouts, scores, self._scaler, self.settings)
             coefficient = self._controller.coefficient
@@ -294,7 +291,7 @@ class PPOTrainer:
             TrainingError: a loss or gradient is not finite; the batch is kept in ``failed_batch/``.
         """
         plan = self._plan(rollouts)
-        with self._timed("learn"):
+        with self._clock.timed("learn"):
             try:
                 self._metrics |= self._learner.learn(
                     rollouts,
@@ -342,16 +339,6 @@ class PPOTrainer:
         self._processes.wait()
 
     def _write_checkpoint(self) -> None:
-        tensors: dict[str, Mapping[str, torch.Tensor]] = {
-            "policy": self.models.policy_parameters(),
-            "critic": self.models.value_parameters(),
-            **{
-                f"optimizer-{group.name}": optimizer_tensors(group.optimizer, group.parameters)
-                for group in self._learner.groups
-            },
-        }
-        if self._average is not None:
-            tensors["average"] = self._average.weights
         state = {
             "kl_coefficient": self._controller.coefficient,
             "scaler": asdict(self._scaler),
@@ -359,6 +346,7 @@ class PPOTrainer:
             "evaluations": [e.to_json() for e in self.evaluations],
             "metrics": self._metrics,
         }
+        tensors = state_tensors(self.models, self._learner.groups, self._average)
         save_checkpoint(
             self._checkpoints,
             Checkpoint(self.update, tensors, state),
@@ -376,14 +364,7 @@ class PPOTrainer:
         found = load_newest(self._checkpoints, self._identity)
         if found is None:
             return
-        copy_into(self.models.policy_parameters(), found.tensors["policy"])
-        copy_into(self.models.value_parameters(), found.tensors["critic"])
-        for group in self._learner.groups:
-            restore_optimizer(group.optimizer, group.parameters, found.tensors[f"optimizer-{group.name}"])
-        if self._average is not None:
-            self._average.weights = {
-                name: t.to(self.models.device) for name, t in found.tensors["average"].items()
-            }
+        restore_tensors(found.tensors, self.models, self._learner.groups, self._average)
         self._controller.coefficient = found.state["kl_coefficient"]
         self._scaler = ScoreScaler(**found.state["scaler"])
         self._clipped_scores = found.state["clipped_scores"]
@@ -457,28 +438,14 @@ class PPOTrainer:
         return [[self._demonstrations[i] for i in step] for step in chosen]
 
     def _report(self, rollouts: Rollouts) -> None:
-        seconds = sum(self._phase_seconds.values())
-        tokens = sum(len(c.token_ids) for c in rollouts.completions)
-        timing = {f"seconds_{phase}": s for phase, s in self._phase_seconds.items()}
-        timing["tokens_per_second"] = self._tokens_per_second = tokens / seconds
+        timing = self._clock.figures(sum(len(c.token_ids) for c in rollouts.completions))
+        self._tokens_per_second = timing["tokens_per_second"]
         self._sink.log_metrics({f"ppo/{k}": v for k, v in {**self._metrics, **timing}.items()}, self.update)
 
     def _note(self) -> str:
         reward, kl = self._metrics["reward"], self._metrics["kl"]
         return f"reward {reward:.3f}, KL {kl:.2f}, {self._tokens_per_second:,.0f} tokens/s"
 
-    @contextmanager
-    def _delivered_weights(self) -> Iterator[None]:
+    def _delivered_weights(self) -> AbstractContextManager[None]:
         """The weights that are evaluated and delivered: the moving average where there is one."""
-        with nullcontext() if self._average is None else self._average.in_place():
-            yield
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            if self.models.device.type == "cuda":
-                torch.cuda.synchronize()
-            self._phase_seconds[phase] = time.perf_counter() - start
+        return nullcontext() if self._average is None else self._average.in_place()
