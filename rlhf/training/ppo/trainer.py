@@ -100,8 +100,7 @@ def train_ppo(
         critic: a reward model that a separate critic starts from; it needs the policy's vocabulary.
         dev_prompts: what every evaluation answers; without any, the last policy is delivered.
         selection: chooses the checkpoint; another reward than the one that is maximised. Without it
-        ``reward``
-            chooses, and the result's ``criterion`` says so.
+            ``reward`` chooses, and the result's ``criterion`` says so.
         demonstrations: (prompt, completion) pairs for PPO-ptx.
         sink: receives ``ppo/...`` after each update and ``ppo_eval/...`` after each evaluation.
         resume: continue from the newest checkpoint in ``output_dir``; start anew if there is none.
