@@ -44,6 +44,8 @@ class RewardModelReward:
         TrainingError: a score is not finite.
     """
 
+    shardable = True
+
     def __init__(
         self, path: Path | str, *, token_budget: int = 16_384, max_length: int | None = None
     ) -> None:
@@ -88,6 +90,8 @@ class ClassifierReward:
         ConfigError: the model has no such label.
         TrainingError: a score is not finite.
     """
+
+    shardable = True
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from rlhf.models.chat import Prompt
 from rlhf.models.reward_classifiers import ClassifierReward, RewardModelReward
 from rlhf.models.reward_http import HTTPReward
 from rlhf.models.reward_identity import identity_of, reward_identity
-from rlhf.models.reward_protocol import Reward, checked_scores
+from rlhf.models.reward_protocol import Reward, checked_scores, is_shardable
 from rlhf.models.reward_rules import RulesReward
 from rlhf.models.settings_rewards import (
     ClassifierRewardSettings,
@@ -75,6 +75,7 @@ class MixReward:
                 f"A mix needs one weight for each reward, not {len(weights)} for {len(rewards)}; match them."
             )
         self._rewards, self._weights = tuple(rewards), np.asarray(weights, dtype=np.float64)
+        self.shardable = all(is_shardable(reward) for reward in self._rewards)
 
     @property
     def identity(self) -> str:
@@ -106,6 +107,7 @@ class EnsembleReward:
         if not rewards:
             raise ConfigError("An ensemble needs at least one reward; list them under 'rewards'.")
         self._rewards, self._reduce, self._k = tuple(rewards), reduce, k
+        self.shardable = all(is_shardable(reward) for reward in self._rewards)
 
     @property
     def identity(self) -> str:

@@ -5,6 +5,7 @@ with and without adapters. Saving the adapter alone is ``rlhf.models.saving``'s.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import Linear, LoraModel
+from peft.tuners.lora import Embedding, Linear, LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
@@ -66,16 +67,43 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def require_mergeable(model: nn.Module) -> None:
+    """Raise unless :func:`merged_weights` knows what every adapter of the model adds to which weight.
+
+    Raises:
+        ConfigError: an adapter is on another kind of module than a linear one or an embedding, on a weight
+            that two modules share, or is more than a low-rank product.
+    """
+    holders = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    for name, layer in model.named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        plain = isinstance(layer, Linear | Embedding) and not (
+            layer.lora_variant or any(layer.lora_bias.values())
+        )
+        if not plain or holders[id(layer.get_base_layer().weight)] > 1:
+            raise ConfigError(
+                f"ppo.lora.target_modules: the adapter on '{name}' cannot be added to the weights for "
+                "another engine; name linear modules that share no weight with others, or set "
+                "ppo.rollout_engine to 'own'."
+            )
+
+
 def merged_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """All weights with the adapter added, under the names that they have without one. The model's own stay
-    as they are, to the bit: merging in place and undoing it would leave rounding behind."""
+    as they are, to the bit: merging in place and undoing it would leave rounding behind.
+
+    Raises:
+        ConfigError: see :func:`require_mergeable`.
+    """
+    require_mergeable(model)
     weights = {
         name.replace(".base_layer.", "."): parameter.detach()
         for name, parameter in model.named_parameters()
         if LoraModel.prefix not in name
     }
     for name, layer in model.named_modules():
-        if isinstance(layer, Linear):
+        if isinstance(layer, Linear | Embedding):
             for adapter in layer.active_adapters:
                 weights[f"{name}.weight"] = (
                     weights[f"{name}.weight"] + layer.get_delta_weight(adapter).detach()

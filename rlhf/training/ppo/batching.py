@@ -5,6 +5,7 @@ No generator is carried along, so a resumed run needs no random state to continu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -59,6 +60,15 @@ def prompts_of_update(
         order = np.random.default_rng(derived_seed(seed, purpose, epoch)).permutation(total)
         chosen.extend(order[offset : offset + batch_size - len(chosen)].tolist())
     return chosen
+
+
+def demonstrations_of_update(
+    update: int, plan: Sequence[Sequence[MiniBatch]], total: int, seed: int
+) -> list[list[int]]:
+    """Indices of the demonstrations of each optimizer step, as many as its rollouts."""
+    steps = [step.rows for epoch in plan for step in epoch]
+    chosen = iter(prompts_of_update(update, sum(map(len, steps)), total, seed, "ptx"))
+    return [list(islice(chosen, len(rows))) for rows in steps]
 
 
 def update_plan(

@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from rlhf.training.ppo.settings import PPOSettings
+
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios are clamped to this before they are exponentiated (verl); exp(20) is far beyond any clip."""
 
@@ -69,3 +71,10 @@ class AdaptiveKLController:
     def update(self, kl: float, samples: int) -> None:
         error = min(max(kl / self.target - 1.0, -0.2), 0.2)
         self.coefficient *= 1.0 + error * samples / self.horizon
+
+
+def kl_controller(settings: PPOSettings) -> KLController:
+    """The one that the settings ask for, at its initial coefficient."""
+    if settings.kl_controller == "fixed":
+        return FixedKLController(settings.kl_coefficient)
+    return AdaptiveKLController(settings.kl_coefficient, settings.kl_target, settings.kl_horizon)

@@ -1,23 +1,26 @@
 """PPO on several processes of this machine, started and watched from one that is none of them.
 
-The workers run under ``torch.distributed.run``, talk over the loopback interface only, and end with whoever
-launched them.
+The workers are plain child processes. They find each other through a file in a directory that only this user
+may read, talk over the loopback interface only, and end with whoever launched them.
 """
 
 import json
 import logging
 import os
-import shutil
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import torch
 
-from rlhf.errors import ConfigError, RLHFError, TrainingError
+from rlhf.errors import CheckpointError, ConfigError, RLHFError, TrainingError
 from rlhf.models.chat import Prompt
 from rlhf.models.settings_rewards import RewardSettings
 from rlhf.tracking import MetricSink, NullSink
@@ -28,10 +31,15 @@ from rlhf.training.ppo.worker import WorkerSpec, replay
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+_SETTLE_SECONDS = 3.0
+"""Given to the others to say what they suffered when one has failed: the first to be seen gone need not be
+the first that failed."""
 _GRACE_SECONDS = 30.0
-"""Given to the launcher to end its workers after SIGTERM."""
+"""Given to the workers to end after SIGTERM."""
 _LOG_LINES = 15
 """Of a worker's log in an error message."""
+_OF_ANOTHER_LAUNCHER = ("TORCHELASTIC_", "MASTER_ADDR", "MASTER_PORT")
+"""Beginnings of the variables by which another launcher would speak to our workers."""
 
 
 def launch_ppo(
@@ -55,11 +63,12 @@ def launch_ppo(
 
     Args:
         reward, selection: as settings, because every worker builds its own.
-        work_dir: gets the workers' logs; what an earlier launch left there is removed.
+        work_dir: each launch makes a directory of its own in it, with the workers' logs.
         proxy: directory of the reward model that ``type: proxy`` means in the rewards.
 
     Raises:
-        ConfigError: this machine has GPUs, but fewer than processes.
+        ConfigError: this machine has GPUs, but fewer than processes, or no loopback interface; or the output
+            would lie inside of ``work_dir``.
         TrainingError: a worker failed; with its message, or the last lines of its log.
     """
     gpus = torch.cuda.device_count()
@@ -68,8 +77,14 @@ def launch_ppo(
             f"ppo.processes is {settings.processes}, but this machine has {gpus} GPU(s); set it to {gpus} at "
             "most, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on CPUs."
         )
-    shutil.rmtree(work_dir, ignore_errors=True)
-    work_dir.mkdir(parents=True)
+    if output_dir.resolve().is_relative_to(work_dir.resolve()):
+        raise ConfigError(
+            f"The output directory {output_dir} lies in the scratch directory {work_dir}, which may be "
+            "cleared at any time; choose another."
+        )
+    environment = _environment()
+    work_dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="launch-", dir=work_dir))  # readable by this user only
     spec = WorkerSpec(
         policy=policy,
         policy_base=policy_base,
@@ -83,20 +98,23 @@ def launch_ppo(
         settings=settings,
         output_dir=output_dir,
         resume=resume,
-        messages=work_dir / "messages.jsonl",
-        result=work_dir / "result.json",
+        rendezvous=folder / "rendezvous",
+        messages=folder / "messages.jsonl",
+        result=folder / "result.json",
     )
-    (work_dir / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
+    (folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
     spec.messages.touch()
-    logger.info("PPO on %d processes; their logs are in %s", settings.processes, work_dir)
-    forward = _Forwarding(spec.messages, sink or NullSink())
-    with _running(work_dir, settings.processes) as workers, forward:
-        while workers.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                workers.wait(_POLL_SECONDS)
-            forward()
-    if workers.returncode != 0:
-        raise TrainingError(failure_message(work_dir, settings.processes))
+    logger.info("PPO on %d processes; their logs are in %s", settings.processes, folder)
+    with _Forwarding(spec.messages, sink or NullSink()) as forward:
+        with _running(folder, settings.processes, environment) as workers:
+            while not any(codes := [w.poll() for w in workers]) and None in codes:
+                with suppress(subprocess.TimeoutExpired):
+                    workers[codes.index(None)].wait(_POLL_SECONDS)
+                forward()
+            codes = _settled(workers)
+        forward()  # what was written while a slow sink was busy with what came before
+    if any(codes):
+        raise failure(folder, codes)
     return PPOResult.from_json(json.loads(spec.result.read_text(encoding="utf-8")))
 
 
@@ -113,55 +131,143 @@ class _Forwarding:
         for line in lines:
             replay(line, self._sink)
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
 
 @contextmanager
-def _running(work_dir: Path, processes: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The launcher of the workers, which does not outlive the block."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command += ["--nproc-per-node", str(processes), "--log-dir", str(work_dir / "logs"), "--redirects", "3"]
-    command += ["--module", "rlhf.training.ppo.worker", str(work_dir / "spec.json")]
-    with (work_dir / "launcher.log").open("wb") as log:
-        launcher = subprocess.Popen(
-            command, env=_environment(), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
-        )
-        try:
-            yield launcher
-        finally:
-            launcher.terminate()
-            assert launcher.stdin is not None
+def _running(
+    folder: Path, processes: int, environment: Mapping[str, str]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The workers by rank; none outlives the block."""
+    workers: list[subprocess.Popen[bytes]] = []
+    command = [sys.executable, "-m", "rlhf.training.ppo.worker", str(folder / "spec.json")]
+    try:
+        for rank in range(processes):
+            place = {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
+                "LOCAL_WORLD_SIZE": str(processes),
+                "TORCHELASTIC_ERROR_FILE": str(_error_file(folder, rank)),
+            }
+            with _log_file(folder, rank).open("wb") as log:
+                workers.append(
+                    subprocess.Popen(
+                        command,
+                        env={**environment, **place},
+                        stdin=subprocess.PIPE,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+        yield workers
+    finally:
+        for worker in workers:
+            worker.terminate()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for worker in workers:
             try:
-                launcher.wait(_GRACE_SECONDS)
+                worker.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                launcher.kill()
-                launcher.wait()
-            launcher.stdin.close()
+                worker.kill()
+                worker.wait()
+            assert worker.stdin is not None
+            worker.stdin.close()
+
+
+def _settled(workers: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
+    """Exit codes once all have ended, or shortly after one has failed; ``None`` of those still running."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while None in (codes := [w.poll() for w in workers]) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return codes
 
 
 def _environment() -> dict[str, str]:
-    # what can be imported here, such as a reward function, can be imported there
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    loopback = {name for _, name in socket.if_nameindex()} & {"lo", "lo0"}
-    if loopback:  # gloo would listen on whatever address the host's name has
-        environment["GLOO_SOCKET_IFNAME"] = loopback.pop()
-    environment.setdefault("OMP_NUM_THREADS", "1")
-    return environment
+    """Of the workers, but for each one's rank.
+
+    Raises:
+        ConfigError: there is no loopback interface.
+    """
+    loopback = sorted({name for _, name in socket.if_nameindex()} & {"lo", "lo0"})
+    if not loopback:
+        raise ConfigError(
+            "This machine has no loopback interface (lo), over which several PPO processes would talk; set "
+            "ppo.processes to 1."
+        )
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith(_OF_ANOTHER_LAUNCHER)}
+    return {
+        "OMP_NUM_THREADS": "1",
+        **inherited,
+        # what can be imported here, such as a reward function, can be imported there
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        # both would listen on whatever address the host's name has
+        "GLOO_SOCKET_IFNAME": loopback[0],
+        "NCCL_SOCKET_IFNAME": loopback[0],
+        "NCCL_RAS_ENABLE": "0",  # a diagnosis service that listens, too, and that nobody asks here
+    }
 
 
-def failure_message(work_dir: Path, processes: int) -> str:
-    """What went wrong first, in one worker's words: the others fail because it is gone."""
-    records = sorted((work_dir / "logs").rglob("error.json"), key=lambda path: path.stat().st_mtime_ns)
-    if not records:
-        tail = "\n".join((work_dir / "launcher.log").read_text(errors="replace").splitlines()[-_LOG_LINES:])
-        return f"A PPO worker (of {processes}) ended without an error of its own; the launcher's log:\n{tail}"
-    message = json.loads(records[0].read_text(encoding="utf-8"))["message"]
+def failure(folder: Path, codes: Sequence[int | None]) -> TrainingError:
+    """What went wrong first: when a worker is gone the others fail, too, for they lose their connection.
+
+    Args:
+        folder: of the launch.
+        codes: exit codes of the workers by rank, before any was ended from here; at least one is a failure.
+
+    Returns:
+        A :class:`CheckpointError` where workers refused the checkpoint, so that a caller may start anew.
+    """
+    count = len(codes)
+    killed = {rank: -code for rank, code in enumerate(codes) if code is not None and code < 0}
+    for rank, number in killed.items():
+        if number == signal.SIGKILL:
+            return TrainingError(
+                f"PPO worker {rank} of {count} was killed by SIGKILL, probably out of memory; lower "
+                "ppo.processes or ppo.micro_batch_tokens, or free memory (its log is "
+                f"{_log_file(folder, rank)})."
+            )
+    errors = [(rank, path) for rank in range(count) if (path := _error_file(folder, rank)).exists()]
+    errors.sort(key=lambda error: error[1].stat().st_mtime_ns)
+    # the communication libraries abort a process that has lost another
+    for rank, number in sorted(killed.items(), key=lambda item: item[1] == signal.SIGABRT):
+        if not errors or number != signal.SIGABRT:
+            name = signal.Signals(number).name
+            return TrainingError(
+                f"PPO worker {rank} of {count} was killed by {name}; its log ends:\n{_tail(folder, rank)}"
+            )
+    if not errors:
+        rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
+        return TrainingError(
+            f"PPO worker {rank} of {count} ended with code {code} and without an error; its log ends:\n"
+            f"{_tail(folder, rank)}"
+        )
+    rank, path = errors[0]
+    message = json.loads(path.read_text(encoding="utf-8"))["message"]
     kind, _, text = message["message"].partition(": ")
-    if kind in {error.__name__ for error in RLHFError.__subclasses__()}:
-        return f"PPO on {processes} processes: {text}"
-    tail = "\n".join(message["extraInfo"]["py_callstack"].splitlines()[-_LOG_LINES:])
-    return f"PPO worker {records[0].parent.name} of {processes} failed:\n{tail}"
+    if kind in _names_of_errors(RLHFError):
+        refused = CheckpointError if kind == CheckpointError.__name__ else TrainingError
+        return refused(f"PPO on {count} processes: {text}")
+    trace = "\n".join(message["extraInfo"]["py_callstack"].splitlines()[-_LOG_LINES:])
+    return TrainingError(f"PPO worker {rank} of {count} failed:\n{trace}")
+
+
+def _names_of_errors(base: type[Exception]) -> set[str]:
+    return {base.__name__}.union(*(_names_of_errors(error) for error in base.__subclasses__()))
+
+
+def _tail(folder: Path, rank: int) -> str:
+    return "\n".join(_log_file(folder, rank).read_text(errors="replace").splitlines()[-_LOG_LINES:])
+
+
+def _log_file(folder: Path, rank: int) -> Path:
+    return folder / f"worker{rank}.log"
+
+
+def _error_file(folder: Path, rank: int) -> Path:
+    """Gets a worker's error from ``torch.distributed.elastic``'s ``record``."""
+    return folder / f"worker{rank}.error.json"

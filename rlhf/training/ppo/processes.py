@@ -3,14 +3,15 @@
 Every process holds the same networks and, after each phase, the same rollouts, estimates and figures; only
 the heavy work is divided: sampling, scoring, forward and backward passes. So every statistic is computed from
 the whole batch by the code that one process runs, and all processes take the same decisions. The collectives
-are those of ``torch.distributed``; whoever starts the processes (``torchrun``, ``accelerate launch``,
-``launch``) says so in the environment.
+are those of ``torch.distributed``; whoever starts the processes (``launch``, or a user's own ``torchrun`` or
+``accelerate launch``) says so in the environment.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -133,12 +134,17 @@ class ProcessGroup:
 
 
 @contextmanager
-def joined_processes() -> Iterator[Processes]:
+def joined_processes(*, rendezvous: Path | None = None) -> Iterator[Processes]:
     """The processes that this one was started with, joined for the block.
 
     One process unless the environment says otherwise (``WORLD_SIZE``, as ``torchrun`` and ``accelerate
     launch`` set it) or a ``torch.distributed`` group exists already. On GPUs each process takes the one of
     its ``LOCAL_RANK``; load rewards inside the block, so that theirs is the same.
+
+    Args:
+        rendezvous: a file, new for this run, through which processes of one machine find each other. Without
+            it they do so over the network, where the launcher says (``MASTER_ADDR``): torch's store listens
+            there on all interfaces.
 
     Raises:
         ConfigError: there are fewer GPUs than processes on this machine, or the launcher asks for sharding.
@@ -159,7 +165,12 @@ def joined_processes() -> Iterator[Processes]:
                 "processes, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on CPUs."
             )
         torch.cuda.set_device(local)
-    dist.init_process_group(backend, timeout=_TIMEOUT)
+    if rendezvous is None:
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+    else:
+        rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        store = dist.FileStore(str(rendezvous), count)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
     try:
         yield ProcessGroup()
     finally:

@@ -13,9 +13,15 @@ from torch.nn.utils.rnn import pad_sequence
 from rlhf.models.chat import Prompt
 from rlhf.models.generation import Completion
 from rlhf.models.log_probs import collate
-from rlhf.models.reward_protocol import Reward, checked_scores
+from rlhf.models.reward_protocol import NonFiniteScoreError, Reward, checked_scores, is_shardable
 from rlhf.training.ppo.actor_critic import ActorCritic
-from rlhf.training.ppo.advantages import ScoreScaler, generalised_advantages, token_rewards, whiten
+from rlhf.training.ppo.advantages import (
+    ScoreScaler,
+    explained_variance,
+    generalised_advantages,
+    token_rewards,
+    whiten,
+)
 from rlhf.training.ppo.batching import MiniBatch
 from rlhf.training.ppo.kl import kl_estimate
 from rlhf.training.ppo.losses import importance_weights
@@ -123,16 +129,24 @@ def estimate(
 def score_rows(
     reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str], processes: Processes, *, name: str
 ) -> list[float]:
-    """Scores of all completions, of which each process computes those of its own rows.
+    """Scores of all completions: each process computes those of its own rows if the reward is shardable,
+    otherwise process 0 all of them.
 
     Raises:
-        TrainingError: a score is not finite.
+        TrainingError: a score is not finite; it is named by its place in the whole batch.
     """
-    rows = own_rows(len(prompts), processes)
+    rows = (
+        own_rows(len(prompts), processes)
+        if is_shardable(reward)
+        else range(len(prompts) if processes.rank == 0 else 0)
+    )
     scores = torch.zeros(len(prompts), dtype=torch.float64)
     if rows:
         own = [prompts[i] for i in rows]
-        found = checked_scores(reward(own, [completions[i] for i in rows]), own, name=name)
+        try:
+            found = checked_scores(reward(own, [completions[i] for i in rows]), own, name=name)
+        except NonFiniteScoreError as error:
+            raise error.at(rows[error.index]) from error
         scores[list(rows)] = torch.tensor(found, dtype=torch.float64)
     return processes.sum(scores).tolist()
 
@@ -193,6 +207,27 @@ def build_experience(
         returns=returns,
         weights=weights,
     )
+
+
+def rollout_figures(
+    rollouts: Rollouts, scores: Sequence[float], estimates: Estimates, experience: Experience
+) -> dict[str, float]:
+    """Means that describe an update's rollouts, by metric name.
+
+    Of raw scores, the KL from the reference in nats per completion, entropy (nats), values and returns per
+    token, and lengths in tokens.
+    """
+    mask, count = experience.mask, len(scores)
+    return {
+        "reward": sum(scores) / count,
+        "kl": float((estimates.log_probs - estimates.reference_log_probs).sum()) / count,
+        "entropy": float(estimates.entropy.sum() / mask.sum()),
+        "value": float(estimates.values.sum() / mask.sum()),
+        "return": float(experience.returns.sum() / mask.sum()),
+        "explained_variance": explained_variance(estimates.values, experience.returns, mask),
+        "response_length": float(mask.sum()) / count,
+        "truncated_share": sum(not c.finished for c in rollouts.completions) / count,
+    }
 
 
 def _padded(rows: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhf.models.endpoints import require_safe_url
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.settings import Settings
 from rlhf.training.settings import LoRASettings
@@ -20,11 +21,19 @@ class VLLMSettings(Settings):
     mode: Literal["colocate", "server"] = "colocate"
     """In the training process on its GPU, or a server of its own, started with ``vllm serve``."""
     server_url: str = "http://127.0.0.1:8000"
-    """Base URL of the server; used in server mode only."""
+    """Base URL of the server; used in server mode only. https, or http on this very machine; no user names or
+    keys in it."""
+    allow_plain_http: bool = False
+    """Send prompts and weights unencrypted to another machine."""
     gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
     """Share of the GPU's memory that a colocated vLLM reserves for weights and cache."""
     sleep: bool = False
     """Let a colocated vLLM give its memory back between rollouts, at the price of waking it for each."""
+
+    @model_validator(mode="after")
+    def _server_url_is_safe(self) -> Self:
+        require_safe_url(self.server_url, key="server_url", allow_plain_http=self.allow_plain_http)
+        return self
 
 
 class PPOSettings(Settings):

@@ -11,13 +11,10 @@ is chosen by the *selection* reward, never by the one that was maximised.
 
 import logging
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-
-import torch
 
 from rlhf.errors import ConfigError, DataError, TrainingError
 from rlhf.models.chat import Prompt, encode_completion, encode_prompt
@@ -31,24 +28,29 @@ from rlhf.training.policy_result import (
     early_stop_reason,
     selection_criterion,
 )
-from rlhf.training.ppo.actor_critic import MovingAverage, copy_into, load_networks
+from rlhf.training.ppo.actor_critic import MovingAverage, load_networks
 from rlhf.training.ppo.adapters import merge_trained_adapter
-from rlhf.training.ppo.advantages import ScoreScaler, explained_variance
-from rlhf.training.ppo.batching import MiniBatch, derived_seed, prompts_of_update, update_plan
+from rlhf.training.ppo.advantages import ScoreScaler
+from rlhf.training.ppo.batching import (
+    MiniBatch,
+    demonstrations_of_update,
+    derived_seed,
+    prompts_of_update,
+    update_plan,
+)
 from rlhf.training.ppo.checkpoint import (
     Checkpoint,
     copy_policy,
     has_checkpoint,
     load_newest,
-    optimizer_tensors,
-    restore_optimizer,
     save_checkpoint,
     save_policy,
 )
 from rlhf.training.ppo.failed_batch import save_failed_batch
 from rlhf.training.ppo.identity import run_identity
-from rlhf.training.ppo.kl import AdaptiveKLController, FixedKLController, KLController
+from rlhf.training.ppo.kl import kl_controller
 from rlhf.training.ppo.learner import Learner, NonFiniteLossError, TokenPairs
+from rlhf.training.ppo.phase_clock import PhaseClock
 from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes, own_rows
 from rlhf.training.ppo.prompts import encode_prompts
 from rlhf.training.ppo.result import PPOResult
@@ -57,10 +59,12 @@ from rlhf.training.ppo.rollout import (
     Rollouts,
     build_experience,
     estimate,
+    rollout_figures,
     score_rows,
     shaped_scores,
 )
 from rlhf.training.ppo.rollout_engine import rollout_engine
+from rlhf.training.ppo.run_state import restore_tensors, state_tensors
 from rlhf.training.ppo.settings import PPOSettings
 
 logger = logging.getLogger(__name__)
@@ -96,8 +100,7 @@ def train_ppo(
         critic: a reward model that a separate critic starts from; it needs the policy's vocabulary.
         dev_prompts: what every evaluation answers; without any, the last policy is delivered.
         selection: chooses the checkpoint; another reward than the one that is maximised. Without it
-        ``reward``
-            chooses, and the result's ``criterion`` says so.
+            ``reward`` chooses, and the result's ``criterion`` says so.
         demonstrations: (prompt, completion) pairs for PPO-ptx.
         sink: receives ``ppo/...`` after each update and ``ppo_eval/...`` after each evaluation.
         resume: continue from the newest checkpoint in ``output_dir``; start anew if there is none.
@@ -191,11 +194,7 @@ class PPOTrainer:
             if settings.ema_decay is None
             else MovingAverage(self.models.policy_parameters(), settings.ema_decay)
         )
-        self._controller: KLController = (
-            FixedKLController(settings.kl_coefficient)
-            if settings.kl_controller == "fixed"
-            else AdaptiveKLController(settings.kl_coefficient, settings.kl_target, settings.kl_horizon)
-        )
+        self._controller = kl_controller(settings)
         self._scaler = ScoreScaler()
         self._identity = run_identity(
             settings,
@@ -212,7 +211,7 @@ class PPOTrainer:
         self.evaluations: list[PolicyEvaluation] = []
         self._clipped_scores = 0
         self._metrics: dict[str, float] = {}
-        self._phase_seconds: dict[str, float] = {}
+        self._clock = PhaseClock(self.models.device)
         self._tokens_per_second = 0.0
         if resume:
             self._restore()
@@ -224,7 +223,7 @@ class PPOTrainer:
             self.evaluate()
         while not (reason := self._stop_reason()):
             self.update += 1
-            self._phase_seconds = {}
+            self._clock = PhaseClock(self.models.device)
             rollouts = self.generate()
             scores = self.score(rollouts)
             experience = self.advantages(rollouts, scores)
@@ -243,7 +242,7 @@ class PPOTrainer:
             self.update, self.settings.rollout_batch_size, len(self._prompts.ids), self.settings.seed
         )
         rows = own_rows(len(chosen), self._processes)
-        with self._timed("generate"):
+        with self._clock.timed("generate"):
             self._engine.sync(self.models.policy)
             own = self._engine.generate(
                 [self._prompts.ids[chosen[i]] for i in rows],
@@ -256,13 +255,13 @@ class PPOTrainer:
 
     def score(self, rollouts: Rollouts) -> list[float]:
         """The reward's raw scores."""
-        with self._timed("score"):
+        with self._clock.timed("score"):
             texts = [c.text for c in rollouts.completions]
             return score_rows(self._reward, rollouts.prompts, texts, self._processes, name="the reward")
 
     def advantages(self, rollouts: Rollouts, scores: Sequence[float]) -> Experience:
         """Log-probabilities, values, rewards with the KL penalty, and advantages."""
-        with self._timed("advantages"):
+        with self._clock.timed("advantages"):
             estimates = estimate(self.models, rollouts, self._plan(rollouts)[0], self._processes)
             shaped, clipped = shaped_scores(rollouts, scores, self._scaler, self.settings)
             coefficient = self._controller.coefficient
@@ -274,23 +273,15 @@ class PPOTrainer:
                 kl_coefficient=coefficient,
                 other_engine=self._engine.other_numerics,
             )
-        mask, count = experience.mask, len(scores)
-        kl = float((estimates.log_probs - estimates.reference_log_probs).sum()) / count
-        self._controller.update(kl, count)
+        figures = rollout_figures(rollouts, scores, estimates, experience)
+        self._controller.update(figures["kl"], len(scores))
         self._clipped_scores += clipped
         self._metrics = {
-            "reward": sum(scores) / count,
+            **figures,
             "shaped_reward": float(shaped.mean()),
             "reward_std": self._scaler.std,
             "reward_clipped": float(clipped),
-            "kl": kl,
             "kl_coefficient": coefficient,
-            "entropy": float(estimates.entropy.sum() / mask.sum()),
-            "value": float(estimates.values.sum() / mask.sum()),
-            "return": float(experience.returns.sum() / mask.sum()),
-            "explained_variance": explained_variance(estimates.values, experience.returns, mask),
-            "response_length": float(mask.sum()) / count,
-            "truncated_share": sum(not c.finished for c in rollouts.completions) / count,
         }
         return experience
 
@@ -301,7 +292,7 @@ class PPOTrainer:
             TrainingError: a loss or gradient is not finite; the batch is kept in ``failed_batch/``.
         """
         plan = self._plan(rollouts)
-        with self._timed("learn"):
+        with self._clock.timed("learn"):
             try:
                 self._metrics |= self._learner.learn(
                     rollouts,
@@ -349,16 +340,6 @@ class PPOTrainer:
         self._processes.wait()
 
     def _write_checkpoint(self) -> None:
-        tensors: dict[str, Mapping[str, torch.Tensor]] = {
-            "policy": self.models.policy_parameters(),
-            "critic": self.models.value_parameters(),
-            **{
-                f"optimizer-{group.name}": optimizer_tensors(group.optimizer, group.parameters)
-                for group in self._learner.groups
-            },
-        }
-        if self._average is not None:
-            tensors["average"] = self._average.weights
         state = {
             "kl_coefficient": self._controller.coefficient,
             "scaler": asdict(self._scaler),
@@ -366,6 +347,7 @@ class PPOTrainer:
             "evaluations": [e.to_json() for e in self.evaluations],
             "metrics": self._metrics,
         }
+        tensors = state_tensors(self.models, self._learner.groups, self._average)
         save_checkpoint(
             self._checkpoints,
             Checkpoint(self.update, tensors, state),
@@ -383,14 +365,7 @@ class PPOTrainer:
         found = load_newest(self._checkpoints, self._identity)
         if found is None:
             return
-        copy_into(self.models.policy_parameters(), found.tensors["policy"])
-        copy_into(self.models.value_parameters(), found.tensors["critic"])
-        for group in self._learner.groups:
-            restore_optimizer(group.optimizer, group.parameters, found.tensors[f"optimizer-{group.name}"])
-        if self._average is not None:
-            self._average.weights = {
-                name: t.to(self.models.device) for name, t in found.tensors["average"].items()
-            }
+        restore_tensors(found.tensors, self.models, self._learner.groups, self._average)
         self._controller.coefficient = found.state["kl_coefficient"]
         self._scaler = ScoreScaler(**found.state["scaler"])
         self._clipped_scores = found.state["clipped_scores"]
@@ -460,41 +435,18 @@ class PPOTrainer:
         """For PPO-ptx, as many demonstrations as rollouts for each optimizer step; otherwise none."""
         if self.settings.ptx_coefficient == 0:
             return []
-        steps = [step for epoch in plan for step in epoch]
-        chosen = iter(
-            prompts_of_update(
-                self.update,
-                self.settings.epochs * self.settings.rollout_batch_size,
-                len(self._demonstrations),
-                self.settings.seed,
-                "ptx",
-            )
-        )
-        return [[self._demonstrations[next(chosen)] for _ in step.rows] for step in steps]
+        chosen = demonstrations_of_update(self.update, plan, len(self._demonstrations), self.settings.seed)
+        return [[self._demonstrations[i] for i in step] for step in chosen]
 
     def _report(self, rollouts: Rollouts) -> None:
-        seconds = sum(self._phase_seconds.values())
-        tokens = sum(len(c.token_ids) for c in rollouts.completions)
-        timing = {f"seconds_{phase}": s for phase, s in self._phase_seconds.items()}
-        timing["tokens_per_second"] = self._tokens_per_second = tokens / seconds
+        timing = self._clock.figures(sum(len(c.token_ids) for c in rollouts.completions))
+        self._tokens_per_second = timing["tokens_per_second"]
         self._sink.log_metrics({f"ppo/{k}": v for k, v in {**self._metrics, **timing}.items()}, self.update)
 
     def _note(self) -> str:
         reward, kl = self._metrics["reward"], self._metrics["kl"]
         return f"reward {reward:.3f}, KL {kl:.2f}, {self._tokens_per_second:,.0f} tokens/s"
 
-    @contextmanager
-    def _delivered_weights(self) -> Iterator[None]:
+    def _delivered_weights(self) -> AbstractContextManager[None]:
         """The weights that are evaluated and delivered: the moving average where there is one."""
-        with nullcontext() if self._average is None else self._average.in_place():
-            yield
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            if self.models.device.type == "cuda":
-                torch.cuda.synchronize()
-            self._phase_seconds[phase] = time.perf_counter() - start
+        return nullcontext() if self._average is None else self._average.in_place()

@@ -12,7 +12,7 @@ from rlhf.models.chat import decode_completion
 from rlhf.models.generation import Completion, stop_token_ids
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.training.ppo.actor_critic import copy_into
-from rlhf.training.ppo.adapters import carries_adapter, merged_weights
+from rlhf.training.ppo.adapters import carries_adapter, merged_weights, require_mergeable
 from rlhf.training.ppo.processes import Processes
 from rlhf.training.ppo.settings import PPOSettings
 
@@ -25,7 +25,8 @@ class VLLMEngine:
     adapter is merged into a bfloat16 copy at each sync.
 
     Raises:
-        ConfigError: vLLM is not installed, or the processes would have unequal shares of the prompts.
+        ConfigError: vLLM is not installed, the processes would have unequal shares of the prompts, or the
+            policy's adapter is of a kind that cannot be merged.
     """
 
     other_numerics = True
@@ -47,6 +48,7 @@ class VLLMEngine:
                 f"vLLM deals prompts to processes in equal shares; make ppo.rollout_batch_size "
                 f"({settings.rollout_batch_size}) a multiple of {processes.count}."
             )
+        require_mergeable(policy)
         from trl.generation.vllm_generation import VLLMGeneration  # needs vLLM's own modules
 
         vllm = settings.vllm

@@ -51,6 +51,8 @@ class WorkerSpec(Settings):
     """Gets checkpoints and the delivered policy."""
     resume: bool
     """Continue from the newest checkpoint."""
+    rendezvous: Path
+    """File through which the workers find each other."""
     messages: Path
     """File that gets the metric sink's calls, one JSON object per line."""
     result: Path
@@ -100,7 +102,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     spec = WorkerSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    with joined_processes() as processes:
+    with joined_processes(rendezvous=spec.rendezvous) as processes:
         result = train_ppo(
             spec.policy,
             build_reward(spec.reward, proxy=spec.proxy),

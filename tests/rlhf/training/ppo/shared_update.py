@@ -1,6 +1,6 @@
-"""Run by ``torchrun`` on two processes, and by a test on one: the same update, whose outcome is written down.
+"""Run on two processes, and by a test on one: the same update, whose outcome is written down.
 
-torchrun --nproc-per-node 2 shared_update.py POLICY REWARD OUT
+RANK=... WORLD_SIZE=2 python shared_update.py POLICY REWARD OUT
 """
 
 import sys
@@ -127,7 +127,7 @@ def spoiled_update(policy: Path, reward: Path, output: Path, processes: Processe
 
 if __name__ == "__main__":
     policy, reward, out = map(Path, sys.argv[1:])
-    with joined_processes() as joined:
+    with joined_processes(rendezvous=out / "rendezvous") as joined:
         outcome = fixed_update(policy, reward, joined)
         outcome |= two_updates(policy, reward, out / "run", joined)
         adapted = two_updates(policy, reward, out / "adapted", joined, settings=ADAPTED)

@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, TaskType
+from peft import LoraConfig, PeftModel, TaskType, inject_adapter_in_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rlhf.errors import ConfigError
 from rlhf.models.chat import Prompt
@@ -17,6 +24,7 @@ from rlhf.models.reward_classifiers import RewardModelReward
 from rlhf.models.saving import save_model
 from rlhf.tracking import NullSink
 from rlhf.training.ppo.actor_critic import ActorCritic, MovingAverage, RolloutPolicy, load_networks
+from rlhf.training.ppo.adapters import merged_weights
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import PPOTrainer, train_ppo
 
@@ -272,3 +280,47 @@ def test_ppo_learns_with_an_adapter(
         policy_path, short, prompts, settings, output_dir=tmp_path / "out", dev_prompts=prompts * 4
     ).evaluations
     assert found[-1].reward > found[0].reward + 2.0
+
+
+def _with_adapter(policy: Path, *modules: str) -> PreTrainedModel:
+    model = load_policy(policy)
+    model.add_adapter(LoraConfig(r=2, target_modules=list(modules), init_lora_weights=False))
+    return model
+
+
+def test_merged_weights_give_the_adapted_policys_logits_with_adapters_on_embeddings_too(
+    policy_path: Path,
+) -> None:
+    adapted, plain = _with_adapter(policy_path, "embed_tokens", "q_proj", "lm_head"), load_policy(policy_path)
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with torch.no_grad():
+        before = plain(ids).logits
+        plain.load_state_dict(merged_weights(adapted))
+        torch.testing.assert_close(plain(ids).logits, adapted(ids).logits)
+        assert not torch.allclose(plain(ids).logits, before)
+
+
+def test_an_adapter_on_a_weight_that_two_modules_share_is_refused(small_config: LlamaConfig) -> None:
+    small_config.tie_word_embeddings = True
+    model = LlamaForCausalLM(small_config)
+    model.add_adapter(LoraConfig(r=2, target_modules=["embed_tokens"]))
+    with pytest.raises(ConfigError, match=r"the adapter on 'model\.embed_tokens' cannot be added"):
+        merged_weights(model)
+
+
+@pytest.mark.parametrize("more", [{"use_dora": True}, {"lora_bias": True}])
+def test_an_adapter_that_is_more_than_a_low_rank_product_is_refused(
+    small_config: LlamaConfig, more: dict[str, bool]
+) -> None:
+    small_config.attention_bias = True
+    model = LlamaForCausalLM(small_config)
+    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], **more))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"q_proj' cannot be added"):
+        merged_weights(model)
+
+
+def test_an_adapter_on_a_kind_of_module_that_is_not_known_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["0"]), model)
+    with pytest.raises(ConfigError, match="'0' cannot be added"):
+        merged_weights(model)

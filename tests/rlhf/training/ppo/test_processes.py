@@ -1,6 +1,7 @@
 """Two real processes over gloo against one: the same statistics, gradients, weights and decisions."""
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -29,17 +30,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ranks(policy_path: Path, reward_path: Path, folder: Path) -> list[Outcome]:
     """What each of two processes found."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command = [
-        *torchrun,
-        "--nproc-per-node",
-        "2",
-        str(SCRIPT),
-        str(policy_path),
-        str(reward_path),
-        str(folder),
-    ]
-    subprocess.run(command, check=True, timeout=120)
+    command = [sys.executable, str(SCRIPT), str(policy_path), str(reward_path), str(folder)]
+    shared = {**os.environ, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    started = [subprocess.Popen(command, env={**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    try:
+        assert [process.wait(timeout=120) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
     return [load_file(folder / f"rank{rank}.safetensors") for rank in (0, 1)]
 
 

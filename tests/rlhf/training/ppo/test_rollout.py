@@ -1,17 +1,29 @@
 """What is made of rollouts before learning."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from rlhf.errors import TrainingError
+from rlhf.models.chat import Prompt
 from rlhf.models.generation import Completion, generate
+from rlhf.models.reward_protocol import Reward, is_shardable
+from rlhf.models.rewards import EnsembleReward, MixReward
 from rlhf.training.ppo.actor_critic import load_networks
 from rlhf.training.ppo.advantages import ScoreScaler
 from rlhf.training.ppo.batching import update_plan
-from rlhf.training.ppo.rollout import Estimates, Rollouts, build_experience, estimate, shaped_scores
+from rlhf.training.ppo.processes import OneProcess
+from rlhf.training.ppo.rollout import (
+    Estimates,
+    Rollouts,
+    build_experience,
+    estimate,
+    score_rows,
+    shaped_scores,
+)
 from rlhf.training.ppo.settings import PPOSettings
 
 Settings = Callable[..., PPOSettings]
@@ -109,3 +121,53 @@ def test_importance_weights_are_1_unless_another_engine_sampled(make_settings: S
     ]
     assert weights[0].tolist() == [[1.0, 1.0]]
     assert weights[1].tolist()[0] == pytest.approx([math.exp(0.5)] * 2)
+
+
+class _Share(OneProcess):
+    """One of two processes, which sees its own part of a sum."""
+
+    count = 2
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+
+class _Counting:
+    """Scores a completion by the number of rows it is asked for together with."""
+
+    def __init__(self, shardable: bool, broken: str = "") -> None:
+        self.shardable = shardable
+        self._broken = broken
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        return [math.nan if text == self._broken else float(len(completions)) for text in completions]
+
+
+def _scored(reward: Reward) -> list[list[float]]:
+    """Each of two processes' part of the scores of five completions."""
+    texts = ["a", "b", "c", "d", "e"]
+    return [score_rows(reward, texts, texts, _Share(rank), name="the reward") for rank in (0, 1)]
+
+
+def test_a_reward_that_may_compare_rows_sees_the_whole_batch_on_one_process() -> None:
+    assert _scored(_Counting(shardable=False)) == [[5.0] * 5, [0.0] * 5]
+
+
+def test_a_reward_that_says_its_rows_are_independent_is_shared_by_the_processes() -> None:
+    assert _scored(_Counting(shardable=True)) == [[3.0, 0.0, 3.0, 0.0, 3.0], [0.0, 2.0, 0.0, 2.0, 0.0]]
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_score_that_is_not_finite_is_named_by_its_place_in_the_whole_batch(inner: bool) -> None:
+    reward: Reward = _Counting(shardable=True, broken="d")
+    if inner:  # it checks the scores of its parts itself
+        reward = MixReward([reward], [1.0])
+    with pytest.raises(TrainingError, match=r"nan for sample 3 \(prompt 'd'\)"):
+        _scored(reward)
+
+
+def test_a_mix_is_shared_only_if_all_its_parts_may_be() -> None:
+    shared, whole = _Counting(shardable=True), _Counting(shardable=False)
+    assert is_shardable(EnsembleReward([shared, shared]))
+    assert not is_shardable(MixReward([shared, whole], [1.0, 1.0]))
+    assert not is_shardable(lambda prompts, completions: [0.0 for _ in prompts])

@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.ppo.settings import PPOSettings, VLLMSettings
 
 
 def test_the_defaults_are_those_of_the_published_recipes() -> None:
@@ -49,3 +49,11 @@ def test_settings_are_validated_without_loading_torch() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_vllm_server_on_another_machine_needs_encryption_or_a_setting_that_does_without() -> None:
+    url = "http://10.0.0.5:8000"
+    with pytest.raises(ValidationError, match=r"server_url .* is not encrypted"):
+        VLLMSettings(mode="server", server_url=url)
+    assert VLLMSettings(mode="server", server_url=url, allow_plain_http=True).server_url == url
+    assert VLLMSettings(mode="server", server_url="https://10.0.0.5:8000").mode == "server"
