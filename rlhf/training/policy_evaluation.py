@@ -18,7 +18,7 @@ from rlhf.models.reward_protocol import Reward
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.training.policy_result import PolicyEvaluation, Sample
 from rlhf.training.ppo.batching import derived_seed
-from rlhf.training.ppo.processes import OneProcess, Processes, own_rows
+from rlhf.training.ppo.processes import OneProcess, Processes, own_rows, shares_of_rows
 from rlhf.training.ppo.prompts import EncodedPrompts
 from rlhf.training.ppo.rollout import score_rows
 
@@ -119,7 +119,7 @@ def evaluate(
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _divergence(
     models: EvaluatedPolicy,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
@@ -128,11 +128,17 @@ def _divergence(
 ) -> tuple[float, float]:
     """KL in nats per completion (mean of the summed log-ratios) and entropy in nats per token."""
     divergence = entropy = 0.0
-    own = own_rows(len(pairs), processes)
-    for rows in length_buckets([len(p) + len(c) for p, c in pairs], token_budget, indices=own):
+    lengths = [len(p) + len(c) for p, c in pairs]
+    shares = [
+        length_buckets(lengths, token_budget, indices=share)
+        for share in shares_of_rows(len(pairs), processes)
+    ]
+    for rows, counts in processes.turns(shares):
         batch = collate([pairs[i] for i in rows], models.device)
         log_probs, entropies = models.log_probs_and_entropy(batch)
-        divergence += float((log_probs - models.reference_log_probs(batch)).sum())
-        entropy += float(entropies.sum())
+        log_ratios = log_probs - models.reference_log_probs(batch)
+        if counts:
+            divergence += float(log_ratios.sum())
+            entropy += float(entropies.sum())
     divergence, entropy = processes.sum(torch.tensor([divergence, entropy], dtype=torch.float64)).tolist()
     return divergence / len(pairs), entropy / sum(len(c) for _, c in pairs)

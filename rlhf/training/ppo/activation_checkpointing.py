@@ -23,7 +23,7 @@ def require_recomputable(model: PreTrainedModel) -> None:
     Raises:
         ConfigError: transformers marks none of its layers.
     """
-    if not _layers(model):
+    if not recomputable_layers(model):
         raise ConfigError(
             "ppo.gradient_checkpointing: transformers has no recomputable layers for "
             f"{type(model).__name__}; set it to false."
@@ -36,7 +36,7 @@ def activation_checkpointing(*models: nn.Module) -> Iterator[None]:
 
     Without gradients it does nothing.
     """
-    layers = [layer for model in models for layer in _layers(model)]
+    layers = [layer for model in models for layer in recomputable_layers(model)]
     for layer in layers:
         # no layer draws random numbers: dropout is off
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
@@ -47,5 +47,6 @@ def activation_checkpointing(*models: nn.Module) -> Iterator[None]:
             del layer.forward  # the class's own is back
 
 
-def _layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
+def recomputable_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
+    """The layers that transformers marks as recomputable: a decoder's blocks."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

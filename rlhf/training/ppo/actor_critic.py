@@ -35,6 +35,7 @@ from rlhf.training.ppo.adapters import (
 from rlhf.training.ppo.batching import derived_seed
 from rlhf.training.ppo.optimizers import require_optimizer
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.ppo.sharding import placed_like, process_mesh, refresh, shard
 
 _SMALLEST_BF16_MODEL = 500_000
 """Parameters below which the casts of bfloat16 autocast cost more on CPU than its products save."""
@@ -50,6 +51,22 @@ class Predictions:
     """[N] estimates before each token."""
     entropy: Tensor | None
     """[N] in nats."""
+
+
+class CompletionPass(nn.Module):
+    """A policy's pass over a batch as one module: trunk and head may share a weight, so they are sharded
+    together."""
+
+    def __init__(self, policy: PreTrainedModel) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: CompletionBatch, with_logits: bool) -> tuple[Tensor, Tensor | None]:
+        """States [N, D] that predict the completion tokens, and if asked for their logits [N, V]."""
+        states, logits = predicting_states(self.policy, batch)
+        if with_logits and logits is None:
+            logits = head_logits(self.policy, states)
+        return states, logits
 
 
 class ActorCritic:
@@ -89,6 +106,9 @@ class ActorCritic:
                 nn.init.zeros_(parameter)
         else:
             self.head = critic.get_submodule("score")
+        self._pass = CompletionPass(self.policy)
+        self._reference_pass = self._pass if self._reference is None else CompletionPass(self._reference)
+        self._whole_policy: PreTrainedModel | None = None
         self.bf16 = bf16
         self.temperature = temperature
         self._recompute = recompute
@@ -100,8 +120,24 @@ class ActorCritic:
 
     @property
     def sampler(self) -> PreTrainedModel:
-        """The network that answers the dev prompts."""
-        return self.policy
+        """The network that answers prompts and is delivered: the policy, or where that is sharded a whole
+        copy with the weights of the last :meth:`refresh_sampler`."""
+        return self.policy if self._whole_policy is None else self._whole_policy
+
+    def shard(self, device: torch.device) -> None:
+        """Move all networks to the processes' devices and leave each process its share of them, with a whole
+        copy of the policy to sample from. Not with adapters."""
+        self._whole_policy = copy.deepcopy(self.policy).to(device)
+        mesh = process_mesh(device)
+        trunk = None if self.critic is None else self.critic.base_model
+        for network in (self._pass, self._reference_pass, trunk, self.head):
+            if network is not None:
+                shard(mesh, network)
+
+    def refresh_sampler(self) -> None:
+        """Give :attr:`sampler` the policy's present weights; all processes at once."""
+        if self._whole_policy is not None:
+            refresh(self._whole_policy, self.policy)
 
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """What is trained of the policy, by name: all of it, or its adapter."""
@@ -129,9 +165,9 @@ class ActorCritic:
         with self.autocast(), self._recomputing():
             if actor or (values and self.critic is None):
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_trunk):
-                    states, logits = predicting_states(self.policy, batch)
+                    states, logits = self._pass(batch, actor)
                 if actor:
-                    logits = self._tempered(head_logits(self.policy, states) if logits is None else logits)
+                    logits = self._tempered(logits)
                     log_probs = token_log_probs(logits, batch.targets)
                     if entropy:
                         found_entropy = token_entropy(logits)
@@ -152,10 +188,9 @@ class ActorCritic:
 
     def reference_log_probs(self, batch: CompletionBatch) -> Tensor:
         """Log-probabilities [N] under the policy that training started from."""
-        with self.reference_policy() as reference, self.autocast():
-            states, logits = predicting_states(reference, batch)
-            logits = self._tempered(head_logits(reference, states) if logits is None else logits)
-            return token_log_probs(logits, batch.targets)
+        with self.reference_policy(), self.autocast():
+            _, logits = self._reference_pass(batch, True)
+            return token_log_probs(self._tempered(logits), batch.targets)
 
     @contextmanager
     def reference_policy(self) -> Iterator[PreTrainedModel]:
@@ -239,7 +274,7 @@ def copy_into(parameters: dict[str, nn.Parameter], values: Mapping[str, Tensor])
         odd = sorted(parameters.keys() ^ values.keys())
         raise ModelError(f"Weights do not fit the model: {', '.join(odd[:5])} on one side only.")
     for name, parameter in parameters.items():
-        parameter.copy_(values[name])
+        parameter.copy_(placed_like(values[name], parameter))
 
 
 def load_networks(
@@ -249,7 +284,8 @@ def load_networks(
     *,
     policy_base: Path | str | None = None,
 ) -> tuple[ActorCritic, PreTrainedTokenizerBase]:
-    """Load the policy, its tokenizer and a critic, on the GPU if there is one.
+    """Load the policy, its tokenizer and a critic, on the GPU if there is one, but those to be sharded on the
+    CPU: a GPU need never hold them whole.
 
     A separate critic without a model of its own starts from the policy's trunk with a head at 0; with
     ``ppo.lora`` both then hold the frozen weights once. A policy that is an unmerged adapter is merged with
@@ -261,7 +297,6 @@ def load_networks(
             model cannot do.
     """
     require_optimizer(settings)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(policy_path, base=policy_base, key="policy")
     policy.requires_grad_(True)  # merging an adapter leaves its base frozen
     tokenizer = load_tokenizer(policy_path, key="policy")
@@ -284,7 +319,8 @@ def load_networks(
         attach_adapter(policy, settings.lora, "policy", seed=derived_seed(settings.seed, "adapters", 0))
         if critic is not None:
             attach_adapter(critic, settings.lora, "critic", seed=derived_seed(settings.seed, "adapters", 1))
-    nn.Module.to(policy, device)
+    if settings.sharding == "none":
+        nn.Module.to(policy, training_device())
     models = ActorCritic(
         policy,
         critic,
@@ -295,12 +331,19 @@ def load_networks(
     return models, tokenizer
 
 
+def training_device() -> torch.device:
+    """This process's GPU, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def uses_bf16(precision: str, model: PreTrainedModel) -> bool:
     """Whether passes run in bfloat16: as told, or where the hardware computes in it and the model is large
     enough."""
     if precision != "auto":
         return precision == "bf16"
-    if model.device.type == "cuda":
+    if training_device().type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities()
     native = able.get("avx512_bf16", False) or able.get("amx_bf16", False)

@@ -23,6 +23,7 @@ from rlhf.feedback.rows import canonical_json
 from rlhf.models.directory import MANIFEST
 from rlhf.models.saving import save_adapter
 from rlhf.training.ppo.adapters import carries_adapter
+from rlhf.training.ppo.sharding import placed_like
 
 _STATE = "state.json"
 _PREFIX = "update-"
@@ -128,7 +129,14 @@ def restore_optimizer(
         name, _, key = label.rpartition("|")
         parameter = names[name]
         counter = value.ndim == 0 and not value.is_floating_point()  # as 8-bit AdamW counts its steps
-        optimizer.state[parameter][key] = int(value) if counter else value.to(parameter.device)
+        optimizer.state[parameter][key] = (
+            int(value)
+            if counter
+            # Adam's count of steps is one number for the whole of a parameter
+            else placed_like(value, parameter)
+            if value.shape == parameter.shape
+            else value.to(parameter.device)
+        )
 
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:

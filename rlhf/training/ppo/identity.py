@@ -20,7 +20,7 @@ from rlhf.training.ppo.settings import PPOSettings
 
 _ENTRY = "rlhf.training.ppo.trainer"
 _LIBRARIES = ("torch", "transformers", "peft", "numpy")
-_NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "processes"}
+_NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "processes", "sharding"}
 """Settings that may differ between a run and its continuation."""
 
 

@@ -19,9 +19,10 @@ from rlhf.training.ppo.batching import MiniBatch
 from rlhf.training.ppo.kl import kl_estimate
 from rlhf.training.ppo.losses import policy_loss, value_loss
 from rlhf.training.ppo.optimizers import build_optimizer
-from rlhf.training.ppo.processes import OneProcess, Processes, own_rows
+from rlhf.training.ppo.processes import OneProcess, Processes, shares_of_rows
 from rlhf.training.ppo.rollout import Experience, Rollouts
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.ppo.sharding import whole
 
 TokenPairs = Sequence[tuple[Sequence[int], Sequence[int]]]
 """(prompt ids, completion ids)."""
@@ -129,7 +130,9 @@ class Learner:
         pairs = rollouts.pairs
         tokens = int(experience.mask[step.rows].sum())
         sums: defaultdict[str, float] = defaultdict(float)
-        for rows in step.of(self._processes.rank):
+        shares = [step.of(process) for process in range(self._processes.count)]
+        for rows, counts in self._processes.turns(shares):
+            figures = sums if counts else defaultdict(float)
             batch = collate([pairs[i] for i in rows], self._models.device)
             selected = {
                 name: tensor[list(rows)][experience.mask[list(rows)]].to(self._models.device)
@@ -146,10 +149,11 @@ class Learner:
                 )
                 losses = []
                 if predicted.values is not None:
-                    losses.append(self._critic_loss(predicted.values, selected, sums, beside_actor=actor))
+                    losses.append(self._critic_loss(predicted.values, selected, figures, beside_actor=actor))
                 if predicted.log_probs is not None:
-                    losses.append(self._actor_loss(predicted.log_probs, predicted.entropy, selected, sums))
-                (torch.stack(losses).sum() / tokens).backward()
+                    losses.append(self._actor_loss(predicted.log_probs, predicted.entropy, selected, figures))
+                loss = torch.stack(losses).sum() / tokens
+                (loss if counts else 0.0 * loss).backward()
         means = {name: total / tokens for name, total in self._summed(sums).items()}
         means.setdefault("approx_kl", 0.0)
         if train_actor and ptx:
@@ -219,17 +223,18 @@ class Learner:
         mean."""
         tokens = sum(len(completion) for _, completion in pairs)
         total = 0.0
-        for rows in length_buckets(
-            [len(p) + len(c) for p, c in pairs],
-            self._settings.micro_batch_tokens,
-            indices=own_rows(len(pairs), self._processes),
-        ):
+        lengths = [len(p) + len(c) for p, c in pairs]
+        shares = [
+            length_buckets(lengths, self._settings.micro_batch_tokens, indices=share)
+            for share in shares_of_rows(len(pairs), self._processes)
+        ]
+        for rows, counts in self._processes.turns(shares):
             batch = collate([pairs[i] for i in rows], self._models.device)
             log_probs = self._models.predict(batch, values=False).log_probs
             assert log_probs is not None
             loss = -log_probs.sum() / tokens
-            (self._settings.ptx_coefficient * loss).backward()
-            total += float(loss.detach())
+            (self._settings.ptx_coefficient * (loss if counts else 0.0 * loss)).backward()
+            total += float(loss.detach()) if counts else 0.0
         return self._summed({"ptx_loss": total})["ptx_loss"]
 
     def _summed(self, figures: Mapping[str, float]) -> dict[str, float]:
@@ -243,7 +248,11 @@ class Learner:
         norms: dict[str, float] = {}
         for group in self.groups:
             norm = float(
-                nn.utils.clip_grad_norm_(list(group.parameters.values()), self._settings.max_gradient_norm)
+                whole(
+                    nn.utils.clip_grad_norm_(
+                        list(group.parameters.values()), self._settings.max_gradient_norm
+                    )
+                )
             )
             if not math.isfinite(norm):
                 raise NonFiniteLossError(f"The {group.name}'s gradient", step.rows)

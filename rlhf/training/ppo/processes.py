@@ -47,6 +47,15 @@ class Processes(Protocol):
         """All rows' items in order, on every process, from each one's items for its :func:`own_rows`."""
         ...
 
+    def turns(self, shares: Sequence[Sequence[Sequence[int]]]) -> list[tuple[Sequence[int], bool]]:
+        """The batches of rows that this process passes through the networks, and whether each counts.
+
+        Args:
+            shares: every process's batches, by rank; every process gives the same. Networks that processes
+                share need equally many passes of each, so that some may have to run one that does not count.
+        """
+        ...
+
     def sum(self, values: Tensor) -> Tensor:
         """The element-wise sum over the processes of CPU tensors of one shape; the same bits on each."""
         ...
@@ -72,6 +81,9 @@ class OneProcess:
 
     def gather(self, items: Sequence[Item], total: int) -> list[Item]:
         return list(items)
+
+    def turns(self, shares: Sequence[Sequence[Sequence[int]]]) -> list[tuple[Sequence[int], bool]]:
+        return [(batch, True) for batch in shares[self.rank]]
 
     def sum(self, values: Tensor) -> Tensor:
         return values
@@ -104,6 +116,9 @@ class ProcessGroup:
         dist.all_gather_object(shares, list(items), group=self._cpu)
         return [shares[row % self.count][row // self.count] for row in range(total)]
 
+    def turns(self, shares: Sequence[Sequence[Sequence[int]]]) -> list[tuple[Sequence[int], bool]]:
+        return [(batch, True) for batch in shares[self.rank]]
+
     def sum(self, values: Tensor) -> Tensor:
         result = values.clone()
         dist.all_reduce(result, group=self._cpu)
@@ -127,7 +142,7 @@ class ProcessGroup:
     @torch.no_grad()
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+            dist.broadcast(tensor, src=0, group=None if tensor.is_cuda else self._cpu)
 
     def wait(self) -> None:
         dist.barrier(group=self._cpu)
@@ -179,7 +194,12 @@ def joined_processes(*, rendezvous: Path | None = None) -> Iterator[Processes]:
 
 def own_rows(total: int, processes: Processes) -> range:
     """The rows of ``total`` that this process works on; the shares differ by one at most."""
-    return range(processes.rank, total, processes.count)
+    return shares_of_rows(total, processes)[processes.rank]
+
+
+def shares_of_rows(total: int, processes: Processes) -> list[range]:
+    """Every process's :func:`own_rows`, by rank."""
+    return [range(rank, total, processes.count) for rank in range(processes.count)]
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -200,6 +220,6 @@ def _refuse_sharding() -> None:
         if os.environ.get(variable, "false").lower() in {"true", "1"}:
             raise ConfigError(
                 f"PPO does not run under {name}: sharded weights need equal numbers of forward passes on all "
-                "processes, and rollouts and token-budget micro-batches have unequal ones; launch with "
-                "--multi_gpu, and use LoRA or critic: shared for memory."
+                "processes, and a launcher cannot see to that; launch with --multi_gpu, and set "
+                "ppo.sharding: fsdp to share the weights."
             )

@@ -102,8 +102,9 @@ def estimate(
     pairs = rollouts.pairs
     processes = processes or OneProcess()
     columns: tuple[dict[int, Tensor], ...] = ({}, {}, {}, {})
-    with torch.inference_mode():
-        for rows in (b for step in first_epoch for b in step.of(processes.rank)):
+    shares = [[b for step in first_epoch for b in step.of(p)] for p in range(processes.count)]
+    with torch.no_grad():  # sharded networks gather their weights into tensors that learning uses as well
+        for rows, counts in processes.turns(shares):
             batch = collate([pairs[i] for i in rows], models.device)
             predicted = models.predict(batch, entropy=True)
             found = (
@@ -112,17 +113,15 @@ def estimate(
                 predicted.values,
                 predicted.entropy,
             )
+            if not counts:
+                continue
             for column, values in zip(columns, found, strict=True):
                 assert values is not None
                 column.update(zip(rows, values.cpu().split(batch.sizes), strict=True))
-    # cloned outside: tensors made in inference mode cannot take part in a backward pass. Another process's
-    # rows are 0 here and ours are 0 there, so that the sum is exact
+    # another process's rows are 0 here and ours are 0 there, so that the sum is exact
     absent = [torch.zeros(len(completion)) for _, completion in pairs]
     return Estimates(
-        *(
-            processes.sum(_padded([column.get(i, absent[i]).clone() for i in range(len(pairs))]))
-            for column in columns
-        )
+        *(processes.sum(_padded([column.get(i, absent[i]) for i in range(len(pairs))])) for column in columns)
     )
 
 

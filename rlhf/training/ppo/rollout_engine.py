@@ -87,5 +87,5 @@ def rollout_engine(
         # imported here: the engine is an extra
         from rlhf.training.ppo.vllm_rollouts import VLLMEngine
 
-        return VLLMEngine(models.policy, tokenizer, settings, processes)
-    return OwnEngine(models.policy, tokenizer, bf16=models.bf16, batch_size=settings.generation_batch_size)
+        return VLLMEngine(models.sampler, tokenizer, settings, processes)
+    return OwnEngine(models.sampler, tokenizer, bf16=models.bf16, batch_size=settings.generation_batch_size)

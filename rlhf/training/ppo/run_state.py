@@ -7,6 +7,7 @@ from torch import Tensor
 from rlhf.training.ppo.actor_critic import ActorCritic, MovingAverage, copy_into
 from rlhf.training.ppo.checkpoint import optimizer_tensors, restore_optimizer
 from rlhf.training.ppo.learner import OptimizerGroup
+from rlhf.training.ppo.sharding import placed_like
 
 
 def state_tensors(
@@ -39,4 +40,6 @@ def restore_tensors(
     for group in groups:
         restore_optimizer(group.optimizer, group.parameters, tensors[f"optimizer-{group.name}"])
     if average is not None:
-        average.weights = {name: t.to(models.device) for name, t in tensors["average"].items()}
+        average.weights = {
+            name: placed_like(t, average.weights[name]) for name, t in tensors["average"].items()
+        }

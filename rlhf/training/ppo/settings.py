@@ -66,6 +66,10 @@ class PPOSettings(Settings):
     processes: int = Field(default=1, ge=1)
     """Processes that the training stage starts on this machine to share the work: one for each GPU, or a few
     on CPU. A run is the same for any number up to rounding."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """fsdp: spread weights, gradients and optimizer states of all networks over the processes, which saves
+    memory and costs communication in every pass; each still holds one whole copy of the policy to sample
+    from. For full fine-tuning by adamw with the own rollouts. A run is the same up to rounding."""
     max_prompt_tokens: int | None = Field(default=None, ge=1)
     """Prompts longer than this are left out, and counted. Unset: a prompt that is too long is an error."""
 
@@ -204,6 +208,8 @@ class PPOSettings(Settings):
                 "lora.quantize_4bit is for the supervised stages, PPO does not train on a 4-bit base; set it "
                 "to false"
             )
+        if self.sharding == "fsdp":
+            self._shardable()
         if self.kl_loss_coefficient > 0 and self.kl_loss is None:
             raise ValueError("kl_loss_coefficient is set but kl_loss is not; choose k2 or k3")
         if self.critic_warmup_updates >= self.updates:
@@ -212,3 +218,13 @@ class PPOSettings(Settings):
                 "updates to the policy; lower it"
             )
         return self
+
+    def _shardable(self) -> None:
+        refused = {
+            "lora": self.lora is not None,
+            "optimizer: adamw_8bit": self.optimizer == "adamw_8bit",
+            "rollout_engine: vllm": self.rollout_engine == "vllm",
+        }
+        for what, chosen in refused.items():
+            if chosen:
+                raise ValueError(f"sharding: fsdp does not go with {what}; leave one of them out")

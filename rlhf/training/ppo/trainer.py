@@ -11,10 +11,12 @@ is chosen by the *selection* reward, never by the one that was maximised.
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+
+from torch import Tensor
 
 from rlhf.errors import ConfigError, DataError, TrainingError
 from rlhf.models.chat import Prompt, encode_completion, encode_prompt
@@ -28,7 +30,7 @@ from rlhf.training.policy_result import (
     early_stop_reason,
     selection_criterion,
 )
-from rlhf.training.ppo.actor_critic import MovingAverage, load_networks
+from rlhf.training.ppo.actor_critic import MovingAverage, load_networks, training_device
 from rlhf.training.ppo.adapters import merge_trained_adapter
 from rlhf.training.ppo.advantages import ScoreScaler
 from rlhf.training.ppo.batching import (
@@ -66,6 +68,7 @@ from rlhf.training.ppo.rollout import (
 from rlhf.training.ppo.rollout_engine import rollout_engine
 from rlhf.training.ppo.run_state import restore_tensors, state_tensors
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.ppo.sharding import sharing_processes, whole_on_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +154,7 @@ class PPOTrainer:
         processes: Processes | None = None,
     ) -> None:
         self.settings = settings
-        self._processes = processes or OneProcess()
+        self._processes = sharing_processes(settings, processes or OneProcess())
         self._reward, self._selection = reward, selection
         self._sink = sink if self._processes.rank == 0 else NullSink()
         self._output = output_dir
@@ -177,6 +180,8 @@ class PPOTrainer:
         # heads and adapters may start at random, and every process must start from the same
         started = [*self.models.policy.parameters(), *self.models.value_parameters().values()]
         self._processes.broadcast(p for p in started if p.requires_grad)
+        if settings.sharding == "fsdp":
+            self.models.shard(training_device())
         self._prompts = encode_prompts(self.models.policy, self._tokenizer, prompts, settings)
         self._dev = encode_prompts(self.models.policy, self._tokenizer, dev_prompts, settings)
         self._demonstrations = [
@@ -243,7 +248,8 @@ class PPOTrainer:
         )
         rows = own_rows(len(chosen), self._processes)
         with self._clock.timed("generate"):
-            self._engine.sync(self.models.policy)
+            self.models.refresh_sampler()
+            self._engine.sync(self.models.sampler)
             own = self._engine.generate(
                 [self._prompts.ids[chosen[i]] for i in rows],
                 self.settings.generation,
@@ -318,6 +324,7 @@ class PPOTrainer:
         if not self._dev.ids:
             return
         with self._delivered_weights():
+            self.models.refresh_sampler()
             found = evaluate(
                 self.models,
                 self._tokenizer,
@@ -330,16 +337,19 @@ class PPOTrainer:
             )
             self.evaluations.append(found)
             if self._best() is found and self._processes.rank == 0:
-                save_policy(self.models.policy, self._tokenizer, self._best_path(found.update))
+                save_policy(self.models.sampler, self._tokenizer, self._best_path(found.update))
         self._sink.log_metrics({f"ppo_eval/{k}": v for k, v in found.figures().items()}, self.update)
 
     def checkpoint(self) -> None:
         """Write everything that the rest of the run depends on; process 0 does it for all."""
+        tensors = whole_on_cpu(
+            state_tensors(self.models, self._learner.groups, self._average), keep=self._processes.rank == 0
+        )
         if self._processes.rank == 0:
-            self._write_checkpoint()
+            self._write_checkpoint(tensors)
         self._processes.wait()
 
-    def _write_checkpoint(self) -> None:
+    def _write_checkpoint(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         state = {
             "kl_coefficient": self._controller.coefficient,
             "scaler": asdict(self._scaler),
@@ -347,7 +357,6 @@ class PPOTrainer:
             "evaluations": [e.to_json() for e in self.evaluations],
             "metrics": self._metrics,
         }
-        tensors = state_tensors(self.models, self._learner.groups, self._average)
         save_checkpoint(
             self._checkpoints,
             Checkpoint(self.update, tensors, state),
@@ -377,6 +386,11 @@ class PPOTrainer:
     def _deliver(self, reason: str) -> PPOResult:
         best = self._best()
         target = self._output / "policy"
+        if best is None:
+            with self._delivered_weights():
+                self.models.refresh_sampler()
+                if self._processes.rank == 0:
+                    save_policy(self.models.sampler, self._tokenizer, target)
         if self._processes.rank == 0:
             self._write_policy(best, target)
         self._processes.wait()
@@ -398,9 +412,6 @@ class PPOTrainer:
         )
 
     def _write_policy(self, best: PolicyEvaluation | None, target: Path) -> None:
-        if best is None:
-            with self._delivered_weights():
-                save_policy(self.models.policy, self._tokenizer, target)
         chosen = target if best is None else self._best_path(best.update)
         if self.settings.lora is not None and self.settings.lora.merge:
             policy, base = self._start

@@ -15,12 +15,13 @@ from rlhf.models.generation import generate
 from rlhf.models.rewards import RewardModelReward
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.tracking import NullSink
-from rlhf.training.ppo.actor_critic import load_networks
+from rlhf.training.ppo.actor_critic import load_networks, training_device
 from rlhf.training.ppo.batching import update_plan
 from rlhf.training.ppo.learner import Learner
 from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes
 from rlhf.training.ppo.rollout import Rollouts, build_experience, estimate
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.ppo.sharding import sharing_processes, whole
 from rlhf.training.ppo.trainer import PPOTrainer
 from rlhf.training.settings import LoRASettings
 
@@ -46,11 +47,15 @@ SETTINGS = PPOSettings(
 ADAPTED = SETTINGS.model_copy(update={"lora": LoRASettings(rank=2), "learning_rate": 1e-2})
 
 
-def fixed_update(policy: Path, reward: Path, processes: Processes | None) -> dict[str, Tensor]:
+def fixed_update(
+    policy: Path, reward: Path | None, processes: Processes | None, *, settings: PPOSettings = SETTINGS
+) -> dict[str, Tensor]:
     """One update on rollouts that every process samples alike: its experience, gradients and figures."""
-    processes = processes or OneProcess()
-    models, tokenizer = load_networks(policy, reward, SETTINGS)
-    rollouts = Rollouts(PROMPTS, generate(models.policy, tokenizer, PROMPTS, SETTINGS.generation, seed=0))
+    processes = sharing_processes(settings, processes or OneProcess())
+    models, tokenizer = load_networks(policy, reward, settings)
+    if settings.sharding == "fsdp":
+        models.shard(training_device())
+    rollouts = Rollouts(PROMPTS, generate(models.sampler, tokenizer, PROMPTS, settings.generation, seed=0))
     plan = update_plan(
         rollouts.lengths, epochs=2, mini_batches=2, token_budget=24, seed=0, processes=processes.count
     )
@@ -58,17 +63,17 @@ def fixed_update(policy: Path, reward: Path, processes: Processes | None) -> dic
         rollouts,
         estimate(models, rollouts, plan[0], processes),
         torch.linspace(-1, 1, len(PROMPTS)),
-        SETTINGS,
+        settings,
         kl_coefficient=0.05,
         other_engine=False,
     )
-    learner = Learner(models, SETTINGS, processes)
+    learner = Learner(models, settings, processes)
     first = learner.accumulate(rollouts, experience, plan[0][0], ptx=DEMONSTRATIONS)
     found = {f"experience/{name}": t.float() for name, t in experience.tensors().items()}
     for group in learner.groups:
         for name, parameter in group.parameters.items():
             assert parameter.grad is not None
-            found[f"gradient/{name}"] = parameter.grad.clone()
+            found[f"gradient/{name}"] = whole(parameter.grad).clone()
         group.optimizer.zero_grad()
     figures = learner.learn(rollouts, experience, plan, update=1, demonstrations=[DEMONSTRATIONS] * 4)
     found |= {f"first step/{name}": torch.tensor([value]) for name, value in first.items()}
@@ -92,7 +97,7 @@ def two_updates(
         PROMPTS,
         settings,
         output_dir=output,
-        critic=reward,
+        critic=None if settings.critic == "shared" else reward,
         dev_prompts=PROMPTS[:5],
         demonstrations=[("a b", "c d"), ("e", "f")],
         sink=NullSink(),
@@ -103,7 +108,7 @@ def two_updates(
     weights = {**dict(trainer.models.policy.named_parameters()), **trainer.models.value_parameters()}
     assert result.policy_path.is_dir()
     return {
-        **{f"weights/{name}": w.detach().clone() for name, w in weights.items()},
+        **{f"weights/{name}": whole(w.detach()).clone() for name, w in weights.items()},
         **{f"run/{name}": torch.tensor([value]) for name, value in result.metrics.items()},
     }
 
