@@ -253,6 +253,10 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
         for position, criterion in enumerate(values["promotion"].criteria)
         if criterion.metric not in figures
     ]
+    if values["algorithm"] == "ppo" and values["ppo"].sharding != "none" and values["ppo"].processes == 1:
+        problems.append(
+            Problem("parameters.ppo.sharding", "one process has nobody to share with; raise ppo.processes")
+        )
     if values["algorithm"] == "ppo" and values["ppo"].ptx_coefficient > 0:
         problems.append(
             Problem(

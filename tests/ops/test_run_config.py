@@ -121,6 +121,13 @@ def test_what_the_later_stages_cannot_use_is_refused_early() -> None:
     ]
 
 
+def test_one_process_that_is_to_share_its_networks_is_found_before_training() -> None:
+    [problem] = _problems(_with(ppo={"sharding": "fsdp"}))
+    assert problem == "parameters.ppo.sharding: one process has nobody to share with; raise ppo.processes"
+    assert _problems(_with(ppo={"sharding": "fsdp", "processes": 2})) == []
+    assert _problems(_with(algorithm="dpo", ppo={"sharding": "fsdp"})) == []
+
+
 def test_a_criterion_on_a_figure_that_is_not_reported_is_found_before_training() -> None:
     criteria = [{"metric": "eval/selection/win_rate_vs_sft_lo", "minimum": 0.5}]
     [problem] = _problems(_with(promotion={"criteria": criteria}))

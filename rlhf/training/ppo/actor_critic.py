@@ -124,9 +124,10 @@ class ActorCritic:
         copy with the weights of the last :meth:`refresh_sampler`."""
         return self.policy if self._whole_policy is None else self._whole_policy
 
-    def shard(self, device: torch.device) -> None:
+    def shard(self) -> None:
         """Move all networks to the processes' devices and leave each process its share of them, with a whole
         copy of the policy to sample from. Not with adapters."""
+        device = training_device()
         self._whole_policy = copy.deepcopy(self.policy).to(device)
         mesh = process_mesh(device)
         trunk = None if self.critic is None else self.critic.base_model
@@ -204,7 +205,12 @@ class ActorCritic:
 
     def autocast(self) -> AbstractContextManager[None]:
         """bfloat16 where it is on."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(
+            self.device.type,
+            dtype=torch.bfloat16,
+            enabled=self.bf16,
+            cache_enabled=self._whole_policy is None,  # it would hold all layers' casts beyond their turn
+        )
 
     def _recomputing(self) -> AbstractContextManager[None]:
         if not (self._recompute and torch.is_grad_enabled()):

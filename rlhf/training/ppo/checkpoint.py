@@ -129,14 +129,7 @@ def restore_optimizer(
         name, _, key = label.rpartition("|")
         parameter = names[name]
         counter = value.ndim == 0 and not value.is_floating_point()  # as 8-bit AdamW counts its steps
-        optimizer.state[parameter][key] = (
-            int(value)
-            if counter
-            # Adam's count of steps is one number for the whole of a parameter
-            else placed_like(value, parameter)
-            if value.shape == parameter.shape
-            else value.to(parameter.device)
-        )
+        optimizer.state[parameter][key] = int(value) if counter else placed_like(value, parameter)
 
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:

@@ -7,13 +7,21 @@ from torch import Tensor
 from rlhf.training.ppo.actor_critic import ActorCritic, MovingAverage, copy_into
 from rlhf.training.ppo.checkpoint import optimizer_tensors, restore_optimizer
 from rlhf.training.ppo.learner import OptimizerGroup
-from rlhf.training.ppo.sharding import placed_like
+from rlhf.training.ppo.sharding import gathered, placed_like
 
 
 def state_tensors(
-    models: ActorCritic, groups: Sequence[OptimizerGroup], average: MovingAverage | None
+    models: ActorCritic,
+    groups: Sequence[OptimizerGroup],
+    average: MovingAverage | None,
+    *,
+    keep: bool = True,
 ) -> dict[str, Mapping[str, Tensor]]:
-    """What training has changed so far, by part and name; of networks only what is trained."""
+    """What training has changed so far, by part and name; of networks only what is trained.
+
+    Args:
+        keep: whether this process wants them. All must ask at once where networks are sharded.
+    """
     tensors: dict[str, Mapping[str, Tensor]] = {
         "policy": models.policy_parameters(),
         "critic": models.value_parameters(),
@@ -21,7 +29,7 @@ def state_tensors(
     }
     if average is not None:
         tensors["average"] = average.weights
-    return tensors
+    return {part: gathered(named, keep=keep) for part, named in tensors.items()}
 
 
 def restore_tensors(

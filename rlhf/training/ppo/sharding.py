@@ -7,7 +7,7 @@ row of theirs and make its gradient 0. Sampling would need equal lengths as well
 copy.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,17 @@ class ShardedProcesses(ProcessGroup):
         pass  # every backward pass has scattered the sums already
 
     def turns(self, shares: Sequence[Sequence[Sequence[int]]]) -> list[tuple[Sequence[int], bool]]:
-        own = [(batch, True) for batch in shares[self.rank]]
-        # a row of our own where there is one: another's may be what makes that process fail
-        repeated = next(batch[:1] for share in (shares[self.rank], *shares) for batch in share)
-        return own + [(repeated, False)] * (max(map(len, shares)) - len(own))
+        return equal_turns(shares, self.rank)
+
+
+def equal_turns(shares: Sequence[Sequence[Sequence[int]]], rank: int) -> list[tuple[Sequence[int], bool]]:
+    """A process's batches, which count, and as many that don't as make it as many as the longest share has.
+
+    What does not count is a single row, another process's where this one has none.
+    """
+    own = [(batch, True) for batch in shares[rank]]
+    repeated = next(batch[:1] for share in (shares[rank], *shares) for batch in share)
+    return own + [(repeated, False)] * (max(map(len, shares)) - len(own))
 
 
 def sharing_processes(settings: PPOSettings, processes: Processes) -> Processes:
@@ -75,26 +82,25 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def placed_like(value: Tensor, model: Tensor) -> Tensor:
-    """A whole tensor, which all processes have, in the shards and on the device of another."""
-    if not isinstance(model, DTensor) or isinstance(value, DTensor):
+    """A tensor, which all processes have, on the device of another and in its shards; one of another shape
+    stays whole."""
+    if not isinstance(model, DTensor) or isinstance(value, DTensor) or value.shape != model.shape:
         return value.to(model.device)
     return distribute_tensor(value.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
 
 
-def whole_on_cpu(tensors: Mapping[str, Mapping[str, Tensor]], *, keep: bool) -> dict[str, dict[str, Tensor]]:
-    """Named tensors gathered one after the other, so that one at a time is whole on the device.
+def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Tensors by name, the sharded ones whole and on the CPU, so that the device holds one of them at a time.
 
     Args:
-        keep: whether this process wants them; all must take part in any case.
+        keep: whether this process wants them; all must take part in any case. If not, nothing is returned.
     """
-    return {
-        part: {name: tensor for name, tensor in _gathered(named) if keep} for part, named in tensors.items()
-    }
-
-
-def _gathered(named: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in named.items():
-        yield name, whole(tensor.detach()).cpu()
+    found = {}
+    for name, tensor in tensors.items():
+        complete = whole(tensor.detach()).cpu() if isinstance(tensor, DTensor) else tensor
+        if keep:
+            found[name] = complete
+    return found
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from rlhf.training.policy_result import (
     early_stop_reason,
     selection_criterion,
 )
-from rlhf.training.ppo.actor_critic import MovingAverage, load_networks, training_device
+from rlhf.training.ppo.actor_critic import MovingAverage, load_networks
 from rlhf.training.ppo.adapters import merge_trained_adapter
 from rlhf.training.ppo.advantages import ScoreScaler
 from rlhf.training.ppo.batching import (
@@ -68,7 +68,7 @@ from rlhf.training.ppo.rollout import (
 from rlhf.training.ppo.rollout_engine import rollout_engine
 from rlhf.training.ppo.run_state import restore_tensors, state_tensors
 from rlhf.training.ppo.settings import PPOSettings
-from rlhf.training.ppo.sharding import sharing_processes, whole_on_cpu
+from rlhf.training.ppo.sharding import sharing_processes
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class PPOTrainer:
         started = [*self.models.policy.parameters(), *self.models.value_parameters().values()]
         self._processes.broadcast(p for p in started if p.requires_grad)
         if settings.sharding == "fsdp":
-            self.models.shard(training_device())
+            self.models.shard()
         self._prompts = encode_prompts(self.models.policy, self._tokenizer, prompts, settings)
         self._dev = encode_prompts(self.models.policy, self._tokenizer, dev_prompts, settings)
         self._demonstrations = [
@@ -342,10 +342,9 @@ class PPOTrainer:
 
     def checkpoint(self) -> None:
         """Write everything that the rest of the run depends on; process 0 does it for all."""
-        tensors = whole_on_cpu(
-            state_tensors(self.models, self._learner.groups, self._average), keep=self._processes.rank == 0
-        )
-        if self._processes.rank == 0:
+        writes = self._processes.rank == 0
+        tensors = state_tensors(self.models, self._learner.groups, self._average, keep=writes)
+        if writes:
             self._write_checkpoint(tensors)
         self._processes.wait()
 

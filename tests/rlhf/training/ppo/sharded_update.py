@@ -10,11 +10,11 @@ from typing import Literal
 
 import torch
 from safetensors.torch import save_file
-from shared_update import SETTINGS, fixed_update, two_updates
+from shared_update import SETTINGS, fixed_update, spoiled_update, two_updates
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from rlhf.training.ppo.actor_critic import load_networks, training_device
+from rlhf.training.ppo.actor_critic import load_networks
 from rlhf.training.ppo.processes import Processes, joined_processes
 from rlhf.training.ppo.settings import PPOSettings
 
@@ -43,7 +43,7 @@ def held_share(policy: Path, reward: Path) -> float:
     """Of the weights of all networks, how much this process holds."""
     models, _ = load_networks(policy, reward, settings("fsdp"))
     assert models.critic is not None
-    models.shard(training_device())
+    models.shard()
     with models.reference_policy() as reference:
         weights = [p for model in (models.policy, models.critic, reference) for p in model.parameters()]
     assert all(isinstance(w, DTensor) for w in weights)
@@ -63,4 +63,6 @@ if __name__ == "__main__":
         for sharding in ("none", "fsdp"):
             halved = fixed_update(policy, reward, joined, settings=settings(sharding, precision="bf16"))
             outcome |= {f"{sharding} bf16 {name}": tensor for name, tensor in halved.items()}
+        error = spoiled_update(policy, reward, out / "spoiled", joined, settings=settings("fsdp"))
+        (out / f"rank{joined.rank}.error").write_text(error)
         save_file(outcome, out / f"rank{joined.rank}.safetensors")

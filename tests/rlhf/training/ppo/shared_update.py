@@ -15,7 +15,7 @@ from rlhf.models.generation import generate
 from rlhf.models.rewards import RewardModelReward
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.tracking import NullSink
-from rlhf.training.ppo.actor_critic import load_networks, training_device
+from rlhf.training.ppo.actor_critic import load_networks
 from rlhf.training.ppo.batching import update_plan
 from rlhf.training.ppo.learner import Learner
 from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes
@@ -54,7 +54,7 @@ def fixed_update(
     processes = sharing_processes(settings, processes or OneProcess())
     models, tokenizer = load_networks(policy, reward, settings)
     if settings.sharding == "fsdp":
-        models.shard(training_device())
+        models.shard()
     rollouts = Rollouts(PROMPTS, generate(models.sampler, tokenizer, PROMPTS, settings.generation, seed=0))
     plan = update_plan(
         rollouts.lengths, epochs=2, mini_batches=2, token_budget=24, seed=0, processes=processes.count
@@ -113,10 +113,12 @@ def two_updates(
     }
 
 
-def spoiled_update(policy: Path, reward: Path, output: Path, processes: Processes) -> str:
+def spoiled_update(
+    policy: Path, reward: Path, output: Path, processes: Processes, *, settings: PPOSettings = SETTINGS
+) -> str:
     """The error of an update in which one completion's advantages are not finite."""
     trainer = PPOTrainer(
-        policy, RewardModelReward(reward), PROMPTS, SETTINGS.model_copy(update={"ptx_coefficient": 0.0}),
+        policy, RewardModelReward(reward), PROMPTS, settings.model_copy(update={"ptx_coefficient": 0.0}),
         output_dir=output, critic=reward, sink=NullSink(), processes=processes,
     )  # fmt: skip
     trainer.update = 1

@@ -140,7 +140,8 @@ def test_a_launcher_that_asks_for_sharded_weights_is_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(variable, "true")
-    with pytest.raises(ConfigError, match="does not run under .* set ppo.sharding: fsdp"), joined_processes():
+    remedy = r"does not run under .* set ppo\.sharding: fsdp"
+    with pytest.raises(ConfigError, match=remedy), joined_processes():
         pass
 
 

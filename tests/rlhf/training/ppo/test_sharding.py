@@ -17,6 +17,7 @@ from rlhf.errors import ConfigError
 from rlhf.models.loading import load_policy
 from rlhf.training.ppo.processes import OneProcess
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.ppo.sharding import equal_turns
 from rlhf.training.ppo.trainer import PPOTrainer
 
 SCRIPT = Path(__file__).with_name("sharded_update.py")
@@ -134,6 +135,20 @@ def test_a_checkpoint_of_shared_networks_goes_on_in_one_process_that_holds_them_
     )
     for name, value in resumed.items():
         assert torch.equal(value, ranks[0][name]), name
+
+
+@pytest.mark.usefixtures("ranks")
+def test_a_loss_that_is_not_finite_in_one_process_stops_both(folder: Path) -> None:
+    errors = [(folder / f"rank{rank}.error").read_text() for rank in (0, 1)]
+    assert errors[0] == errors[1]
+    assert "policy loss is not finite in update 1" in errors[0]
+
+
+def test_a_process_with_fewer_batches_repeats_a_row_and_one_without_any_takes_anothers() -> None:
+    shares: list[list[list[int]]] = [[[4, 5], [6]], [[7, 8]], []]
+    assert equal_turns(shares, 0) == [([4, 5], True), ([6], True)]
+    assert equal_turns(shares, 1) == [([7, 8], True), ([7], False)]
+    assert equal_turns(shares, 2) == [([4], False), ([4], False)]
 
 
 def test_one_process_has_nobody_to_share_weights_with(
