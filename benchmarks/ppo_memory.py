@@ -3,13 +3,15 @@
 Usage: ``python benchmarks/ppo_memory.py [--hidden 384] [--layers 6] [--response 128] ...``
 
 Each row is a process of its own, one after another, with the same prompts, seeds and lengths: a random policy
-hardly ever draws EOS. Memory is what a run adds to the process that has loaded the libraries (Linux: peak
+hardly ever draws EOS. Where a row is of two processes, memory is that of the one that needs more and time
+that of one. Memory is what a run adds to the process that has loaded the libraries (Linux: peak
 resident set; on a GPU: peak of PyTorch's allocator). The reward is a function of the text and weighs
 nothing. Time is the CPU's over one whole update, which a busy machine hardly changes (on a GPU it means
 nothing).
 """
 
 import argparse
+import os
 import resource
 import tempfile
 import time
@@ -25,11 +27,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from rlhf.models.chat import Prompt
 from rlhf.tracking import NullSink
+from rlhf.training.ppo.processes import joined_processes
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
 
 LORA = {"lora": {"rank": 16, "alpha": 32}}
 CUT = {"micro_batches": 4}
+PAIR = {"processes": 2, "micro_batches": 4}
 RECOMPUTE = {"gradient_checkpointing": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     "full, separate critic, one micro-batch": {},
@@ -37,6 +41,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full, separate critic, 4 micro-batches": CUT,
     "full, separate critic, 4, recomputed": {**CUT, **RECOMPUTE},
     "full, shared critic, 4 micro-batches": {"critic": "shared", **CUT},
+    "full, separate critic, 2 processes": PAIR,
+    "full, separate critic, 2 processes, fsdp": {**PAIR, "sharding": "fsdp"},
     "LoRA, critic from a reward model, 4": {**CUT, **LORA},
     "LoRA, critic from the policy, 4": {"from_policy": True, **CUT, **LORA},
     "LoRA, shared critic, 4": {"critic": "shared", **CUT, **LORA},
@@ -63,8 +69,9 @@ def main() -> None:
         print(f"{millions:.1f} M parameters, {vars(args)}")
         print(f"{'':40} {'MB':>6} {'CPU s':>9} {'checkpoint MB':>14}")
         for name, changes in variants.items():
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                figures = process.submit(measure, args, Path(folder), changes).result()
+            if torch.cuda.is_available() and changes.get("processes", 1) > torch.cuda.device_count():
+                continue
+            figures = measure_on_processes(args, Path(folder), changes)
             print("{:40} {:6.0f} {:9.2f} {:14.1f}".format(name, *figures), flush=True)
 
 
@@ -79,8 +86,36 @@ class Clock(NullSink):
         self.ends.append(time.process_time())
 
 
-def measure(args: argparse.Namespace, folder: Path, changes: dict[str, Any]) -> tuple[float, float, float]:
+def measure_on_processes(
+    args: argparse.Namespace, folder: Path, changes: dict[str, Any]
+) -> tuple[float, float, float]:
+    """The figures of the process that needs most, of as many fresh ones as the variant says."""
+    count = changes.get("processes", 1)
+    with (
+        tempfile.TemporaryDirectory() as out,
+        ProcessPoolExecutor(count, mp_context=get_context("spawn")) as processes,
+    ):
+        place = {"WORLD_SIZE": str(count)}
+        found = [
+            processes.submit(
+                measure,
+                args,
+                folder,
+                changes,
+                Path(out),
+                {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(count)
+        ]
+        peaks, seconds, sizes = zip(*(f.result() for f in found), strict=True)
+    return max(peaks), max(seconds), max(sizes)
+
+
+def measure(
+    args: argparse.Namespace, folder: Path, changes: dict[str, Any], out: Path, place: dict[str, str]
+) -> tuple[float, float, float]:
     """Train, and return peak memory (MB), CPU seconds of the second update, and a checkpoint's size (MB)."""
+    os.environ.update(place)
     torch.set_num_threads(args.threads)
     changes = dict(changes)
     from_policy = changes.pop("from_policy", False) or changes.get("critic") == "shared"
@@ -101,20 +136,21 @@ def measure(args: argparse.Namespace, folder: Path, changes: dict[str, Any]) -> 
         " ".join(f"w{3 + (7 * i + j) % (args.vocabulary - 3)}" for j in range(args.prompt)) for i in range(64)
     ]
     clock = Clock()
-    with tempfile.TemporaryDirectory() as out:
-        before = _resident()
+    before = _resident()
+    with joined_processes(rendezvous=out / "rendezvous"):
         train_ppo(
             folder / "policy",
             lambda _, completions: [-float(len(c)) for c in completions],
             prompts,
             settings,
-            output_dir=Path(out),
+            output_dir=out / "run",
             critic=None if from_policy else folder / "reward",
             sink=clock,
         )
-        peak = _peak() - before
-        size = sum(f.stat().st_size for f in Path(out).glob("checkpoints/update-*/*"))
-    return peak, clock.ends[1] - clock.ends[0], size / 1e6
+    peak = _peak() - before
+    size = sum(f.stat().st_size for f in out.glob("run/checkpoints/update-*/*"))
+    seconds = clock.ends[1] - clock.ends[0] if clock.ends else 0.0  # of process 0, which reports for all
+    return peak, seconds, size / 1e6
 
 
 def _models(args: argparse.Namespace, folder: Path) -> float:
