@@ -67,7 +67,7 @@ class PPOSettings(Settings):
     """Processes that the training stage starts on this machine to share the work: one for each GPU, or a few
     on CPU. A run is the same for any number up to rounding."""
     sharding: Literal["none", "fsdp"] = "none"
-    """fsdp: spread weights, gradients and optimizer states of all networks over the processes, which saves
+    """With fsdp the processes share weights, gradients and optimizer states of all networks, which saves
     memory and costs communication in every pass; each still holds one whole copy of the policy to sample
     from. For full fine-tuning by adamw with the own rollouts. A run is the same up to rounding."""
     max_prompt_tokens: int | None = Field(default=None, ge=1)
