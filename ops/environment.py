@@ -74,6 +74,7 @@ def configure() -> dict[str, str]:
         "ZENML_LOCAL_STORES_PATH": str(state / "zenml-stores"),
         "ZENML_REPOSITORY_PATH": str(state),
         "ZENML_CUSTOM_SOURCE_ROOT": str(PROJECT_ROOT),
+        "MPLCONFIGDIR": str(state / "matplotlib"),  # its font cache would go into the user's home
         _KEY: _encryption_key(state / _KEY_FILE),
     }
     for name, value in wanted.items():
