@@ -6,6 +6,7 @@ import importlib
 import itertools
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
@@ -37,7 +38,7 @@ class Source(Protocol):
         ...
 
 
-class _Reader:
+class _Reader(ABC):
     """Base of the built-in sources: a name, a check before anything is read, and the layout found while
     reading."""
 
@@ -48,9 +49,9 @@ class _Reader:
         """Why it cannot be read, as a clause, or None; asked of all sources before one is read."""
         return None
 
+    @abstractmethod
     def read(self) -> Iterator[Outcome]:
         """Rows and quarantined records in the source's order."""
-        raise NotImplementedError
 
     def _rows(
         self, entries: Iterable[Record | Quarantined], layout: LayoutName | None, limit: int | None

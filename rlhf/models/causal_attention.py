@@ -21,7 +21,7 @@ _LONGEST = 1024
 
 def needs_no_mask(model: PreTrainedModel) -> bool:
     """Whether what a model says at real tokens is the same without a mask over padding on the right: so it is
-    where no position sees a later one."""
+    where no position sees a later one, as in the decoders of ``LINEAR_HEAD_ARCHITECTURES``."""
     return model.config.model_type in LINEAR_HEAD_ARCHITECTURES
 
 

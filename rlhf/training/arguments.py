@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, T
 
 from rlhf.errors import ConfigError
 from rlhf.models.architecture import count_parameters
+from rlhf.models.causal_attention import attend_short_causal
 from rlhf.models.directory import MANIFEST, directory_digest, open_directory
 from rlhf.models.threads import choose_threads, intra_op_threads
 from rlhf.training.settings import LoRASettings, Precision, TrainerSettings
@@ -117,13 +118,23 @@ def training_arguments(
     )
 
 
-def choose_attention(model: PreTrainedModel, arguments: TrainingArguments, max_length: int) -> None:
+def choose_attention(
+    model: PreTrainedModel, arguments: TrainingArguments, max_length: int, *, masked: bool = True
+) -> None:
     """Use the plain attention where the fused one is slow: in bf16 on a CPU, for short sequences.
 
     There the backward pass of torch's fused kernel takes three times its time in fp32 and five times that of
     plain matrix products (64 sequences of 72 tokens). Which one ran is not stored with the model.
+
+    Args:
+        masked: whether the trainer passes attention masks. Without them causal attention is cheaper still,
+            and pays for longer sequences (:mod:`rlhf.models.causal_attention`).
     """
-    if arguments.use_cpu and arguments.bf16 and max_length <= _SHORT:
+    if not (arguments.use_cpu and arguments.bf16):
+        return
+    if not masked:
+        attend_short_causal(model)
+    elif max_length <= _SHORT:
         model.set_attn_implementation("eager")
 
 

@@ -24,7 +24,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 from rlhf.errors import DataError
 from rlhf.evaluation.baselines import BagOfWords, Pair, longer_wins_accuracy
 from rlhf.evaluation.intervals import wilson_interval
-from rlhf.models.causal_attention import attend_short_causal, needs_no_mask
+from rlhf.models.causal_attention import needs_no_mask
 from rlhf.models.directory import ModelDirectory
 from rlhf.models.loading import load_reward_model, load_tokenizer, require_base
 from rlhf.models.saving import merge_adapter, require_new, save_model
@@ -212,10 +212,7 @@ def train_reward_model(
             disable_dropout=settings.disable_dropout,
         )
 
-        if task.trainer is not PreferenceTrainer or not needs_no_mask(model):
-            choose_attention(model, arguments, settings.max_length)
-        elif arguments.use_cpu and arguments.bf16:
-            attend_short_causal(model)
+        choose_attention(model, arguments, settings.max_length, masked=not needs_no_mask(model))
 
         def evaluate(current: PreTrainedModel, split: str) -> dict[str, float]:
             with autocast_like(arguments):

@@ -19,7 +19,9 @@ from trl import RewardTrainer
 from rlhf.errors import DataError
 from rlhf.evaluation.baselines import BagOfWordsRidge
 from rlhf.evaluation.regression import regression_figures
+from rlhf.models.causal_attention import needs_no_mask
 from rlhf.models.length_buckets import right_padded
+from rlhf.training.arguments import trained_model
 from rlhf.training.reward_task import RewardTask, held_out, rows_of_fold
 from rlhf.training.rows import EncodedRows, completion_text, encode_ratings, sequence_scores
 from rlhf.training.settings import RewardModelSettings
@@ -62,7 +64,8 @@ class RatingTrainer(RewardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        outputs = model(**inputs, use_cache=False)
+        mask = None if needs_no_mask(trained_model(self)) else inputs["attention_mask"]
+        outputs = model(**{**inputs, "attention_mask": mask}, use_cache=False)
         with torch.no_grad():
             figures = self._metrics["train" if model.training else "eval"]
             self._total_train_tokens += int(inputs["attention_mask"].sum())

@@ -6,6 +6,7 @@ a pretrained model; a small network trained from nothing wants learning rates tw
 PPO's are in ``rlhf.training.ppo.settings``; what means the same has the same name there.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -62,7 +63,7 @@ class _PolicySettings(Settings):
         return lora
 
 
-class _RolloutSettings(_PolicySettings):
+class _RolloutSettings(_PolicySettings, ABC):
     """What the algorithms share that compare several completions of one prompt in place of a critic."""
 
     updates: int = Field(default=100, ge=1)
@@ -94,8 +95,9 @@ class _RolloutSettings(_PolicySettings):
         """Prompts answered in each update."""
         return self.rollout_batch_size // self._group()
 
+    @abstractmethod
     def _group(self) -> int:
-        raise NotImplementedError
+        """Completions of one prompt."""
 
     @model_validator(mode="after")
     def _batches_hold_whole_groups(self) -> Self:

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
-from rlhf.models.causal_attention import attend_short_causal
+from rlhf.models.causal_attention import attend_short_causal, needs_no_mask
+from rlhf.models.log_probs import LINEAR_HEAD_ARCHITECTURES
 
 
 @pytest.mark.parametrize("length", [1, 2, 17])
@@ -39,3 +40,27 @@ def test_single_precision_and_padded_batches_are_left_to_the_fused_kernel(llama:
         assert torch.equal(other(ids).logits, llama(ids).logits)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(other(ids, attention_mask=mask).logits, llama(ids, attention_mask=mask).logits)
+
+
+@pytest.mark.parametrize("kind", sorted(LINEAR_HEAD_ARCHITECTURES))
+def test_a_decoder_that_needs_no_mask_says_the_same_at_real_tokens_without_one(kind: str) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        **({"ffn_dim": 48} if kind == "opt" else {} if kind == "gpt2" else {"intermediate_size": 48}),
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert needs_no_mask(model)
+    ids = torch.randint(3, 60, (3, 11))
+    mask = (torch.arange(11) < torch.tensor([[11], [7], [4]])).long()
+    ids[mask == 0] = 0
+    with torch.no_grad():
+        masked, free = model(ids, attention_mask=mask).logits, model(ids).logits
+    torch.testing.assert_close(free[mask == 1], masked[mask == 1], atol=1e-5, rtol=1e-5)
