@@ -162,7 +162,7 @@ def _copy_published(full: Path, out: Path, *, weights: bool) -> None:
     files = sorted({file for pattern in PUBLISHED for file in full.glob(pattern) if file.is_file()})
     for file in files:
         if (weights or "safetensors" not in file.name) and not (out / file.name).exists():
-            shutil.copy(file, out / file.name)
+            shutil.copyfile(file, out / file.name)
     if not (out / "generation_config.json").exists():
         GenerationConfig.from_model_config(AutoConfig.from_pretrained(full)).save_pretrained(out)
 
