@@ -133,8 +133,8 @@ def convert_to_gguf(model: Path, out: Path, kind: GGUFType, converter: Path) -> 
     if done.returncode != 0 or not out.is_file():
         said = (done.stderr.strip() or done.stdout.strip() or "it wrote no file").splitlines()[-1]
         raise ModelError(
-            f"{converter.name} could not convert the model ({said}); it needs the package gguf of its own "
-            "llama.cpp beside torch and transformers, and must know the architecture."
+            f"{converter.name} could not convert the model ({said}); it needs gguf and sentencepiece in "
+            "this Python, and must know architecture and tokenizer."
         )
 
 
