@@ -104,6 +104,15 @@ class PolicyRegistry:
                 return None
             raise
 
+    def by_version(self, version: str) -> RegisteredVersion | None:
+        """The version with a number."""
+        try:
+            return _registered(self.mlflow.get_model_version(self.name, version))
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return None
+            raise
+
     def find(self, digest: str) -> RegisteredVersion | None:
         found = self.mlflow.search_model_versions(
             f"name = '{self.name}' and tags.`{DIGEST_TAG}` = '{digest}'"
