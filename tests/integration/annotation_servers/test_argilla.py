@@ -21,7 +21,8 @@ from .argilla_desk import ArgillaDesk, ranked
 from .argilla_stack import ArgillaStack
 from .proxy import FailingProxy
 
-pytestmark = pytest.mark.servers
+# A server that starts on a busy machine takes minutes.
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 
 def reader(desk: ArgillaDesk, **more: Any) -> ArgillaReader:
