@@ -7,6 +7,7 @@ import json
 from deltalake import DeltaTable
 
 from rlhf.feedback.ledger.files import read_beside, write_beside
+from rlhf.feedback.ledger.table import writing
 
 _FOLDER = "_checks"
 """Delta takes what begins with an underscore for no part of the table, also when it is vacuumed."""
@@ -19,8 +20,13 @@ def partial_readings(table: DeltaTable, source_key: str) -> int:
 
 
 def remember(table: DeltaTable, source_key: str, readings: int) -> None:
-    """Set what :func:`partial_readings` gives."""
-    write_beside(table, _path(source_key), json.dumps({"partial_readings": readings}))
+    """Set what :func:`partial_readings` gives.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    with writing(table):
+        write_beside(table, _path(source_key), json.dumps({"partial_readings": readings}))
 
 
 def _path(source_key: str) -> str:

@@ -226,7 +226,7 @@ def append(table: DeltaTable, batches: Iterable[pa.RecordBatch], metadata: Mappi
     Raises:
         LedgerError: the ledger cannot be written.
     """
-    with _writing(table):
+    with writing(table):
         added = write_files(table, batches)
     return commit_files(table, added, metadata)
 
@@ -249,7 +249,7 @@ def commit_files(
         # Appends never contradict each other for Delta, but ours count on from the last sequence number.
         max_commit_retries=0,
     )
-    with _writing(table):
+    with writing(table):
         try:
             table.create_write_transaction(
                 list(actions), "append", table.schema(), PARTITION, commit_properties=properties
@@ -268,7 +268,12 @@ def commit_files(
 
 
 @contextmanager
-def _writing(table: DeltaTable) -> Iterator[None]:
+def writing(table: DeltaTable) -> Iterator[None]:
+    """Turn what a store raises while it is written to into one sentence.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
     try:
         yield
     except (DeltaError, OSError) as error:

@@ -389,6 +389,50 @@ def test_a_judgement_that_was_discarded_ends_though_only_changes_are_read(
     assert (change.new, change.retracted, change.live) == (1, 1, 2)
 
 
+CHANGING = st.lists(st.dictionaries(st.sampled_from("abcd"), st.sampled_from([0, 1, None]), min_size=1))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(CHANGING, st.lists(st.booleans(), min_size=8, max_size=8))
+def test_whatever_a_server_goes_through_its_rows_are_right_and_a_full_scan_leaves_nothing_else(
+    truths: list[dict[str, int | None]], deaths: list[bool]
+) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Server, "reads", [])
+
+        def polled(full_scan_every: int) -> dict[str, tuple[str, Any]]:
+            settings = FeedbackSettings.model_validate(
+                {
+                    "sources": [{"type": "custom", "cls": f"{__name__}:Server"}],
+                    "ledger": {"url": str(Path(folder) / "ledger"), "full_scan_every": full_scan_every},
+                }
+            )
+            rows = read_state(ingest_into_ledger(settings).reference).to_pylist()
+            assert len(rows) == len({row["record_id"] for row in rows})
+            return {row["record_id"]: (row["kind"], json.loads(row["value"])) for row in rows}
+
+        def said(truth: dict[str, int | None]) -> dict[str, tuple[str, Any]]:
+            return {
+                record: ("demonstration", "") if value is None else ("comparison", value)
+                for record, value in truth.items()
+            }
+
+        server: dict[str, tuple[int | None, int]] = {}
+        for time, truth in enumerate([*truths, {"a": 0}], 1):
+            server = {
+                record: server[record] if server.get(record, (2, 0))[0] == value else (value, time)
+                for record, value in truth.items()
+            }
+            patch.setattr(Server, "rows", server)
+            if deaths[time % 8]:
+                patch.setattr(Server, "dies_after", 0)
+                with pytest.raises(DataError, match="died"):
+                    polled(1000)
+                patch.setattr(Server, "dies_after", None)
+            assert said(truth).items() <= polled(1000).items()
+        assert polled(1) == said({"a": 0})
+
+
 def test_one_bad_record_among_the_few_that_changed_does_not_stop_an_ingest(
     server: type[Server], poll: Callable[[], commit.SourceChange]
 ) -> None:
