@@ -197,7 +197,15 @@ def _outcomes(
     same_reader = known is not None and known.get("options") == feed.options_digest
     since = known["position"] if known is not None and same_reader and not whole else None
     for number, outcome in enumerate(source.read_since(since), 1):
-        yield outcome if isinstance(outcome, Quarantined) else checked(outcome, number)
+        if isinstance(outcome, Quarantined):
+            yield outcome
+        elif isinstance(outcome, AnnotationRow):
+            yield checked(outcome, number)
+        else:
+            raise DataError(
+                f"Source '{feed.name}' gave {type(outcome).__name__} at position {number}; its read_since() "
+                "must yield AnnotationRow."
+            )
     reading.watermark = {"options": feed.options_digest, "position": source.watermark}
     reading.complete = source.complete
     if isinstance(source, WholeRecordSource) and not source.complete:
