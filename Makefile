@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= support_desk
 SERVERS := $(abspath $(or $(RLHF_HOME),.rlhf)/servers)
-LOCKS := tests/integration/annotation_servers
+vpath %.lock tests/integration/annotation_servers tests/integration/object_store
 
 # CPU threads wait passively and number one unless a stage asks for more: spinning barriers of two
 # processes on the same cores cost more than a second thread gains.
@@ -23,11 +23,11 @@ test: $(READY)
 test-ui: $(READY)
 	$(BIN)/python -m pytest -m ui
 
-# Against real annotation servers, each installed once into an environment of its own.
-test-integration: $(READY) $(SERVERS)/argilla/.ready $(SERVERS)/label_studio/.ready
+# Against real annotation servers and an object store, each installed once into an environment of its own.
+test-integration: $(READY) $(SERVERS)/argilla/.ready $(SERVERS)/label_studio/.ready $(SERVERS)/moto/.ready
 	ANNOTATION_SERVERS=$(SERVERS) $(BIN)/python -m pytest -m servers
 
-$(SERVERS)/%/.ready: $(LOCKS)/%.lock
+$(SERVERS)/%/.ready: %.lock
 	mkdir -p $(SERVERS)
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar on -r $<

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from rlhf.feedback.annotation_servers.settings import ArgillaSource, LabelStudioSource
 from rlhf.feedback.ledger.settings import LedgerSettings
@@ -39,6 +39,7 @@ LayoutName = Literal[
     "prompts",
     "text",
 ]
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 LAYOUT_NAMES: tuple[str, ...] = get_args(LayoutName)
 
 FILE_FORMATS = ("jsonl", "json", "csv", "parquet", "txt")
@@ -198,6 +199,12 @@ class DatasetSettings(Settings):
     pii_detector: Literal["patterns", "presidio"] = "patterns"
     """``patterns`` needs nothing else. ``presidio`` also finds names and places, with the packages
     presidio-analyzer and a spaCy model, and takes some milliseconds a text."""
+    languages: tuple[LanguageCode, ...] | None = None
+    """Keep only rows in these languages (ISO 639 codes such as ``en``), and those whose language cannot be
+    told; the others are left out and counted. Takes about 0.1 milliseconds a row."""
+    language_sample: NonNegativeInt = 0
+    """Number of rows whose languages the report counts where ``languages`` does not ask for those of all of
+    them; 0 for none."""
     aggregation: AggregationSettings = AggregationSettings()
     """How several annotators' judgements become one."""
     minimum_agreement: float | None = Field(default=None, ge=-1, le=1)

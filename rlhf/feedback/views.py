@@ -18,6 +18,7 @@ from rlhf.feedback.near_duplicates import near_duplicates
 from rlhf.feedback.pairs import Pair, settle
 from rlhf.feedback.quality.contamination import contaminated
 from rlhf.feedback.quality.contradictions import Contradictions, contradictory
+from rlhf.feedback.quality.languages import only_in_languages, sampled_languages
 from rlhf.feedback.quality.pii import PIICounts, finder, without_pii
 from rlhf.feedback.rows import Message
 from rlhf.feedback.settings import DatasetSettings
@@ -102,11 +103,18 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
         settings: splits, aggregation and thresholds.
 
     Raises:
-        ConfigError: presidio is asked for and not installed.
+        ConfigError: presidio is asked for and not installed, or a language that cannot be recognised.
         DataError: annotators agree less than ``minimum_agreement``, or nothing is left for any view.
     """
     left_out: dict[str, Counter[str]] = defaultdict(Counter)
     records = list(_latest(table.to_pylist(), left_out["rows"]))
+    languages: Counter[str] = Counter()
+    if settings.languages is not None:
+        before = len(records)
+        records, languages = only_in_languages(records, settings.languages)
+        left_out["rows"]["language not in languages"] += before - len(records)
+    elif settings.language_sample:
+        languages = sampled_languages(records, settings.language_sample)
     pii = PIICounts()
     if settings.pii != "ignore":
         before = len(records)
@@ -132,6 +140,7 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
         contaminated=sum(reason == _CONTAMINATED for reason in unfit.values()),
         contradictions=contradictions,
         pii=pii,
+        languages=languages,
     )
     report = views_report(views, material.incoming, left_out, quality, annotators)
     for name, view in views.items():
