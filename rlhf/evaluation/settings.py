@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from rlhf.evaluation.suites.settings import SUITES, SuitesSettings
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.settings import Settings
 
@@ -19,6 +20,7 @@ FIGURES = frozenset(
         "distinct_2",
         "prompts",
         "overoptimised",
+        *SUITES,
     }
 )
 """Names under ``eval/`` that are figures of the evaluation itself."""
@@ -90,6 +92,9 @@ class EvaluationSettings(Settings):
     samples_shown: int = Field(default=12, ge=0)
     """Answers shown side by side in the report: a third worst, a third best, a third at random."""
 
+    suites: SuitesSettings = SuitesSettings()
+    """Published probes to run on all models besides: bias, over-refusal, toxicity, instructions, judges."""
+
     def figure_names(self) -> frozenset[str]:
         """Every figure that an evaluation with these settings can report, so that a misspelt criterion is
         found before anything is trained. Some depend on there being a champion or comparisons."""
@@ -102,7 +107,8 @@ class EvaluationSettings(Settings):
             names |= {f"eval/{figure}/{role}" for role in _ROLES}
         with_interval = {n for n in names if not any(part in n for part in _WITHOUT_INTERVAL)}
         ends = {f"{name}_{end}" for name in with_interval for end in ("low", "high")}
-        return frozenset(names | ends | {"eval/prompts", "eval/overoptimised"})
+        figures = names | ends | {"eval/prompts", "eval/overoptimised"}
+        return frozenset(figures | self.suites.figure_names())
 
     @field_validator("rewards")
     @classmethod

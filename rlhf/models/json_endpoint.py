@@ -137,7 +137,7 @@ class JSONEndpoint:
         if not response.is_success:
             raise TrainingError(
                 f"{self.subject} refuses the request with status {response.status_code} "
-                f"({response.text[:_EXCERPT].strip()}); check the settings, url and api_key_variable above all."
+                f"({response.text[:_EXCERPT].strip()}); check the settings, above all url and key."
             )
         try:
             return response.json()

@@ -66,12 +66,13 @@ class HTTPReward:
         scores = answer.get(key) if isinstance(answer, Mapping) else None
         if not isinstance(scores, list):
             raise TrainingError(
-                f"{self._endpoint.subject} answered without a list '{key}'; it must be a JSON object that has one."
+                f"{self._endpoint.subject} answered without a list '{key}'; it must be a JSON object that "
+                "has one."
             )
         if len(scores) != len(prompts):
             raise TrainingError(
-                f"{self._endpoint.subject} gave {len(scores)} scores for the {len(prompts)} samples from {start} on; "
-                "return one for each."
+                f"{self._endpoint.subject} gave {len(scores)} scores for the {len(prompts)} samples from "
+                f"{start} on; return one for each."
             )
         return scores
 
