@@ -20,7 +20,6 @@ FIGURES = frozenset(
         "distinct_2",
         "prompts",
         "overoptimised",
-        *SUITES,
     }
 )
 """Names under ``eval/`` that are figures of the evaluation itself."""
@@ -30,11 +29,11 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 def reward_name_problem(name: str) -> str | None:
     """Why a reward cannot have this name; ``None`` if it can."""
-    if name not in FIGURES and _NAME.fullmatch(name):
+    if name not in FIGURES and name not in SUITES and _NAME.fullmatch(name):
         return None
     return (
         f"a reward cannot be called {name!r}; use lower case letters, digits and underscores, and none of "
-        f"{', '.join(sorted(FIGURES))}"
+        f"{', '.join(sorted(FIGURES.union(SUITES)))}"
     )
 
 

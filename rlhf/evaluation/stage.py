@@ -78,16 +78,11 @@ def evaluate(
         record_ids=chosen["record_id"],
         sink=sink,
     )
+    seeded = settings.model_copy(update={"seed": settings.seed + seed})
+    result = with_suites(result, seeded, policy=policy, sft=sft, champion=champion, sink=sink)
     metrics = {**result.metrics, **agreement}
     report = replace(result.report, data={**result.report.data, "metrics": metrics})
-    return with_suites(
-        replace(result, metrics=metrics, report=report),
-        settings.model_copy(update={"seed": settings.seed + seed}),
-        policy=policy,
-        sft=sft,
-        champion=champion,
-        sink=sink,
-    )
+    return replace(result, metrics=metrics, report=report)
 
 
 def pair_agreement(
