@@ -122,8 +122,8 @@ def rlhf_pipeline(
         reward_content=content_of(reward),
         **{algorithm: sections[algorithm]},  # the others stay out of the cache key
     )
-    fleeting = None if are_lasting(evaluation.suites) else False  # a server's figures are not kept
-    report = evaluate_policy.with_options(enable_cache=fleeting)(
+    # What a server or a moving branch says is not kept.
+    report = evaluate_policy.with_options(enable_cache=None if are_lasting(evaluation.suites) else False)(
         policy=policy,
         sft_policy=sft_policy,
         proxy=proxy,

@@ -185,6 +185,11 @@ class LLMJudge:
                 "an OpenAI-compatible /chat/completions in url."
             ) from error
         usage = answer.get("usage") or {}
+        if limit is not None and not usage:
+            raise EvaluationError(
+                f"{self._endpoint.subject} does not say how many tokens it used, so that max_cost cannot be "
+                "kept; leave it out, or use an endpoint that gives usage."
+            )
         with self._lock:
             self.usage.requests += 1
             self.usage.prompt_tokens += int(usage.get("prompt_tokens") or 0)

@@ -25,6 +25,7 @@ class ChatServer:
         self.requests: list[tuple[dict[str, Any], str | None]] = []
         self.verdict: Callable[[str, str], str] = longer
         self.failures = 0
+        self.usage = {"prompt_tokens": 100, "completion_tokens": 10}
         lock, outer = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,7 +39,7 @@ class ChatServer:
                 first, second = (part.split("\n", 1)[1].split("\n[End of")[0] for part in answers[1:])
                 content = {
                     "choices": [{"message": {"role": "assistant", "content": outer.verdict(first, second)}}],
-                    "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+                    "usage": outer.usage,
                 }
                 payload = json.dumps(content).encode()
                 self.send_response(503 if failing else 200)
@@ -159,6 +160,14 @@ def test_a_judge_stops_at_its_greatest_cost(server: ChatServer) -> None:
     with pytest.raises(EvaluationError, match=r"has cost 0\.30 after 3 requests, and max_cost is 0\.25"):
         limited.result_of_samples(samples(10, wins=5), ["policy", "sft"], ESTIMATOR)
     assert len(server.requests) == 3
+
+
+def test_a_limit_that_cannot_be_kept_is_refused(server: ChatServer) -> None:
+    server.usage = {}
+    with pytest.raises(EvaluationError, match="does not say how many tokens it used"):
+        judge(server, prompt_price=1.0, max_cost=1.0).result_of_samples(
+            samples(2, wins=1), ["policy", "sft"], ESTIMATOR
+        )
 
 
 def test_an_endpoint_of_another_kind_is_named(server: ChatServer) -> None:
