@@ -143,10 +143,11 @@ def load_prompts(path: Path) -> list[InstructedPrompt]:
     found = []
     for place, row in read_rows(path, ("prompt", "instruction_id_list", "kwargs"), key=_KEY):
         names, arguments = row["instruction_id_list"], row["kwargs"]
-        if not isinstance(names, list) or not isinstance(arguments, list) or len(names) != len(arguments):
+        lists = isinstance(names, list) and isinstance(arguments, list)
+        if not lists or not names or len(names) != len(arguments):
             raise DataError(
-                f"evaluation.suites.{_KEY}: {place} needs instruction_id_list and kwargs of one length; "
-                "repair or drop the row."
+                f"evaluation.suites.{_KEY}: {place} needs instruction_id_list and kwargs of one length, not "
+                "empty; repair or drop the row."
             )
         given = [{k: v for k, v in (a or {}).items() if v is not None} for a in arguments]
         for name, keywords in zip(names, given, strict=True):
@@ -161,7 +162,7 @@ def load_prompts(path: Path) -> list[InstructedPrompt]:
 
 
 def _all_kept(values: np.ndarray, owner: np.ndarray, prompts: int) -> np.ndarray:
-    """1 for prompts all of whose instructions are kept, else 0; of a prompt without any, 1."""
+    """1 for prompts all of whose instructions are kept, else 0."""
     broken = np.bincount(owner, weights=1.0 - values, minlength=prompts)
     kept: np.ndarray = (broken == 0).astype(float)
     return kept
