@@ -179,6 +179,7 @@ class LLMJudge:
         answer = self._endpoint.post(self._request(question, first, second))
         try:
             text = answer["choices"][0]["message"]["content"] or ""
+            found = read_verdict(text)
         except (KeyError, IndexError, TypeError) as error:
             raise EvaluationError(
                 f"{self._endpoint.subject} answered without choices[0].message.content; name the address of "
@@ -194,7 +195,7 @@ class LLMJudge:
             self.usage.requests += 1
             self.usage.prompt_tokens += int(usage.get("prompt_tokens") or 0)
             self.usage.completion_tokens += int(usage.get("completion_tokens") or 0)
-        return read_verdict(text)
+        return found
 
     def _request(self, question: str, first: str, second: str) -> dict[str, Any]:
         content = (

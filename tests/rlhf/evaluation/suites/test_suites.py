@@ -45,7 +45,8 @@ def test_the_same_seed_gives_the_same_figures(suite_models: dict[str, Path]) -> 
 
 def test_the_report_gets_a_section_and_every_figure(suite_models: dict[str, Path]) -> None:
     report = ReportBuilder("Policy evaluation", data={"metrics": {"eval/kl": 1.0}, "kl": 1}).build()
-    before = PolicyEvaluationResult(report=report, metrics={"eval/kl": 1.0}, samples=SAMPLES)
+    samples = [{**row, "champion_completion": "hi"} for row in SAMPLES]
+    before = PolicyEvaluationResult(report=report, metrics={"eval/kl": 1.0}, samples=samples)
     models = {"policy": suite_models["policy"], "sft": suite_models["sft"], "champion": suite_models["sft"]}
     after = with_suites(before, settings(toxicity={"files": []}, instructions={"max_items": 4}), **models)
     assert after.metrics["eval/kl"] == 1.0
