@@ -114,10 +114,10 @@ class Estimator:
         Raises:
             EvaluationError: fewer than two clusters have a denominator.
         """
-        top = np.bincount(clusters, weights=numerators)
-        bottom = np.bincount(clusters, weights=denominators)
+        top: Values = np.bincount(clusters, weights=numerators).astype(np.float64)
+        bottom: Values = np.bincount(clusters, weights=denominators).astype(np.float64)
         kept = bottom > 0
-        top, bottom = np.asarray(top[kept], dtype=np.float64), np.asarray(bottom[kept], dtype=np.float64)
+        top, bottom = top[kept], bottom[kept]
         return ratio_estimate(top, bottom, np.arange(len(top)), **self._options)
 
     def share_difference(self, first: Values, second: Values, clusters: Clusters) -> Estimate:
