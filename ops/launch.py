@@ -23,8 +23,9 @@ from ops import environment, run_config
 from ops.ledger import check_reach
 from ops.stack import ensure_local_stack
 from rlhf.errors import ConfigError, RLHFError
+from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.feedback.sources import open_sources
-from rlhf.models.settings_rewards import FunctionRewardSettings
+from rlhf.models.settings_rewards import ClassifierRewardSettings, FunctionRewardSettings
 from rlhf.training.settings import BaseModelSettings, is_local
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def check(config: Mapping[str, Any]) -> BaseModel:
 
     Raises:
         ConfigError: unknown or wrong keys, a missing base model, too little disk.
-        DataError: a source that is not there.
+        DataError: a source or a suite's file that is not there, or is not as its publishers have it.
     """
     parameters = run_config.checked(config)
     for key in ("base_model", "reward_base"):
@@ -74,6 +75,7 @@ def check(config: Mapping[str, Any]) -> BaseModel:
     judges: Mapping[str, str] = parameters.evaluation.rewards  # type: ignore[attr-defined]
     for name, source in judges.items():
         _check_function(f"evaluation.rewards.{name}", source)
+    _check_suites(parameters.evaluation)  # type: ignore[attr-defined]
     for source in _functions_in(parameters.reward):  # type: ignore[attr-defined]
         _check_function("reward", source)
     open_sources(parameters.feedback)  # type: ignore[attr-defined]  # the model is made from a signature
@@ -165,6 +167,28 @@ def _check_function(key: str, source: str) -> None:
         raise ConfigError(f"parameters.{key}: {source} cannot be imported: {error}.") from error
     if not callable(found):
         raise ConfigError(f"parameters.{key}: {module} has no function {function!r}.")
+
+
+def _check_suites(settings: EvaluationSettings) -> None:
+    if not settings.suites.chosen:
+        return
+    from rlhf.evaluation.suites.run import build_suites  # it loads torch, which most runs need only later
+
+    for name, scorer in settings.suites.scorers.items():
+        key = f"evaluation.suites.scorers.{name}"
+        for function in _functions_in(scorer):
+            _check_function(key, function)
+        if isinstance(scorer, ClassifierRewardSettings) and is_local(str(scorer.path)):
+            _check_classifier(f"parameters.{key}.path", scorer.path)
+    build_suites(settings.suites, settings.seed)
+
+
+def _check_classifier(key: str, path: Path) -> None:
+    if not (path / "config.json").exists():
+        raise ConfigError(
+            f"{key}: {path} holds no model (no config.json); give the folder that save_pretrained wrote, or "
+            "a hub id."
+        )
 
 
 def _functions_in(reward: Any) -> list[str]:

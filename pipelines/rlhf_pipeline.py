@@ -17,6 +17,7 @@ from zenml.enums import ExecutionMode
 from ops.cache import code_of, content_of, unless_fleeting
 from ops.hooks import mark_run_failed
 from rlhf.evaluation.settings import EvaluationSettings
+from rlhf.evaluation.suites.content import are_lasting, suites_content
 from rlhf.feedback.settings import DatasetSettings, FeedbackSettings
 from rlhf.models.settings_rewards import RewardSettings
 from rlhf.registry.settings import PromotionSettings
@@ -121,7 +122,8 @@ def rlhf_pipeline(
         reward_content=content_of(reward),
         **{algorithm: sections[algorithm]},  # the others stay out of the cache key
     )
-    report = evaluate_policy(
+    # What a server or a moving branch says is not kept.
+    report = evaluate_policy.with_options(enable_cache=None if are_lasting(evaluation.suites) else False)(
         policy=policy,
         sft_policy=sft_policy,
         proxy=proxy,
@@ -133,6 +135,7 @@ def rlhf_pipeline(
         settings=evaluation,
         seed=seed,
         rewards_content=code_of(evaluation.rewards),
+        suites_content=suites_content(evaluation.suites),
     )
     promote_policy(
         policy=policy,

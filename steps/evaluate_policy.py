@@ -7,6 +7,7 @@ from zenml import ArtifactConfig, step
 
 from materializers.report import ReportMaterializer
 from ops.cache import cached_by_content
+from ops.evaluation_samples import log_samples
 from ops.registries import champion_directory
 from ops.stage import stage
 from rlhf.evaluation.settings import EvaluationSettings
@@ -31,10 +32,13 @@ def evaluate_policy(
     settings: EvaluationSettings,
     seed: int,
     rewards_content: str = "",
+    suites_content: str = "",
 ) -> Annotated[Report, ArtifactConfig(name="evaluation", tags=["report"])]:
     """Rewards, KL, length and win rates with intervals, the reward/KL frontier, and samples side by side.
 
-    ``rewards_content`` is for the cache key: the code of ``settings.rewards`` (:func:`ops.cache.code_of`).
+    ``rewards_content`` and ``suites_content`` are for the cache key: the code of ``settings.rewards``
+    (:func:`ops.cache.code_of`), and the files and models that ``settings.suites`` name
+    (:func:`rlhf.evaluation.suites.content.suites_content`).
     """
     from rlhf.evaluation.stage import evaluate
 
@@ -54,4 +58,5 @@ def evaluate_policy(
         )
         run.sink.log_metrics(result.metrics, step=0)
         run.sink.log_text(result.report.html, "reports/evaluation.html")
+        log_samples(run.sink, result.samples)
         return result.report

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from rlhf.evaluation.suites.settings import SUITES, SuitesSettings
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.settings import Settings
 
@@ -28,11 +29,11 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 def reward_name_problem(name: str) -> str | None:
     """Why a reward cannot have this name; ``None`` if it can."""
-    if name not in FIGURES and _NAME.fullmatch(name):
+    if name not in FIGURES and name not in SUITES and _NAME.fullmatch(name):
         return None
     return (
         f"a reward cannot be called {name!r}; use lower case letters, digits and underscores, and none of "
-        f"{', '.join(sorted(FIGURES))}"
+        f"{', '.join(sorted(FIGURES.union(SUITES)))}"
     )
 
 
@@ -90,6 +91,9 @@ class EvaluationSettings(Settings):
     samples_shown: int = Field(default=12, ge=0)
     """Answers shown side by side in the report: a third worst, a third best, a third at random."""
 
+    suites: SuitesSettings = SuitesSettings()
+    """Published probes to run on all models besides: bias, over-refusal, toxicity, instructions, judges."""
+
     def figure_names(self) -> frozenset[str]:
         """Every figure that an evaluation with these settings can report, so that a misspelt criterion is
         found before anything is trained. Some depend on there being a champion or comparisons."""
@@ -102,7 +106,8 @@ class EvaluationSettings(Settings):
             names |= {f"eval/{figure}/{role}" for role in _ROLES}
         with_interval = {n for n in names if not any(part in n for part in _WITHOUT_INTERVAL)}
         ends = {f"{name}_{end}" for name in with_interval for end in ("low", "high")}
-        return frozenset(names | ends | {"eval/prompts", "eval/overoptimised"})
+        figures = names | ends | {"eval/prompts", "eval/overoptimised"}
+        return frozenset(figures | self.suites.figure_names())
 
     @field_validator("rewards")
     @classmethod

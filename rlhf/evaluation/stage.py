@@ -17,6 +17,7 @@ from rlhf.evaluation.frontier import frontier_from_samples
 from rlhf.evaluation.intervals import wilson_interval
 from rlhf.evaluation.policy import PolicyEvaluationResult, evaluate_policy
 from rlhf.evaluation.settings import EvaluationSettings
+from rlhf.evaluation.suites.run import with_suites
 from rlhf.models.chat import encode_prompt
 from rlhf.models.loading import load_tokenizer
 from rlhf.models.reward_classifiers import RewardModelReward
@@ -77,6 +78,8 @@ def evaluate(
         record_ids=chosen["record_id"],
         sink=sink,
     )
+    seeded = settings.model_copy(update={"seed": settings.seed + seed})
+    result = with_suites(result, seeded, policy=policy, sft=sft, champion=champion, sink=sink)
     metrics = {**result.metrics, **agreement}
     report = replace(result.report, data={**result.report.data, "metrics": metrics})
     return replace(result, metrics=metrics, report=report)

@@ -117,6 +117,18 @@ def test_one_mlflow_run_holds_the_curves_of_every_trainer(
     )
 
 
+def test_suites_of_the_evaluation_are_figures_in_the_report_and_in_mlflow(
+    first_run: PipelineRunResponse, mlflow: MlflowClient
+) -> None:
+    figures = mlflow.get_run(_mlflow_run_id(first_run)).data.metrics
+    assert 0 <= figures["eval/toxicity/toxic_share/policy"] <= 1
+    assert figures["eval/toxicity/items"] == 12
+    report = _output(first_run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    assert report.data["metrics"]["eval/toxicity/score/sft"] == figures["eval/toxicity/score/sft"]
+    assert "Toxicity" in report.html
+
+
 def test_every_artifact_has_a_visualization_and_a_content_hash(first_run: PipelineRunResponse) -> None:
     for step in first_run.steps.values():
         for name, [artifact] in step.outputs.items():
