@@ -12,11 +12,10 @@ from typing import Any, Literal
 import regex
 
 from rlhf.errors import DataError
+from rlhf.language import language_of
 
 Relation = Literal["at least", "less than"]
 _QUOTES = '"“”«»„'
-_FEWEST_LETTERS = 20
-"""Letters below which a text's language is not asked for."""
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 
@@ -116,17 +115,6 @@ def response_language(response: str, language: str) -> bool:
     """The response is in a language, by its ISO 639-1 code; as in IFEval, a text that does not show its
     language is let through."""
     return language_of(response) in (language, None)
-
-
-def language_of(text: str) -> str | None:
-    """ISO 639-1 code of a text's likeliest language by py3langid (Lui & Baldwin 2012); ``None`` for texts
-    without letters enough to tell."""
-    if sum(character.isalpha() for character in text) < _FEWEST_LETTERS:
-        return None
-    from py3langid.langid import classify  # half a second, and only those who ask for languages need it
-
-    code, _ = classify(text)
-    return str(code)
 
 
 def number_sentences(response: str, num_sentences: int, relation: Relation) -> bool:

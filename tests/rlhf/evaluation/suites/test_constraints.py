@@ -95,7 +95,6 @@ def test_there_is_a_case_for_every_kind() -> None:
 
 
 def test_the_language_of_an_answer_is_recognised() -> None:
-    pytest.importorskip("py3langid", reason="py3langid is not installed")
     german = "Guten Morgen, ich hätte gerne zwei Brötchen und einen Kaffee."
     assert followed("language:response_language", german, {"language": "de"})
     assert not followed("language:response_language", german, {"language": "en"})
