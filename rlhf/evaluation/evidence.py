@@ -44,12 +44,25 @@ class Behaviour:
 
 
 @dataclass(frozen=True)
+class PromptEvidence:
+    """What every distinct prompt said, in one order throughout: the paired data of every test."""
+
+    record_ids: Sequence[str]
+    """Record of each prompt; of a prompt that stands twice, the first."""
+    scores: Mapping[str, Mapping[Role, Sequence[float]]]
+    """Mean over a prompt's answers by reward name and model."""
+    tokens: Mapping[Role, Sequence[float]]
+    """Mean length of a prompt's answers in the model's own tokens, EOS included."""
+
+
+@dataclass(frozen=True)
 class PolicyEvidence:
     """Every figure of one evaluation."""
 
     settings: EvaluationSettings
     prompts: int
     """Distinct prompts."""
+    by_prompt: PromptEvidence
     means: Mapping[str, Mapping[Role, Estimate]]
     """Mean reward by reward name and model."""
     comparisons: Mapping[str, Mapping[Baseline, Comparison]]
@@ -118,6 +131,7 @@ def as_json(evidence: PolicyEvidence) -> dict[str, Any]:
         "disagreeing": evidence.disagreeing,
         "samples": [dict(row) for row in evidence.shown],
         "settings": evidence.settings.model_dump(mode="json"),
+        "by_prompt": asdict(evidence.by_prompt),
         "metrics": flat_metrics(evidence),
     }
 

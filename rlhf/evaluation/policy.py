@@ -20,6 +20,7 @@ from rlhf.evaluation.evidence import (
     Baseline,
     Behaviour,
     PolicyEvidence,
+    PromptEvidence,
     Role,
     check_reward_names,
     flat_metrics,
@@ -29,7 +30,15 @@ from rlhf.evaluation.policy_report import policy_report
 from rlhf.evaluation.samples import choose_samples
 from rlhf.evaluation.scoring import Scores, prompt_clusters, score_answers
 from rlhf.evaluation.settings import EvaluationSettings
-from rlhf.evaluation.win_rate import Clusters, Comparison, Estimate, compare, mean_estimate, ratio_estimate
+from rlhf.evaluation.win_rate import (
+    Clusters,
+    Comparison,
+    Estimate,
+    compare,
+    mean_estimate,
+    prompt_means,
+    ratio_estimate,
+)
 from rlhf.models.chat import Prompt
 from rlhf.models.generation import Completion, generate
 from rlhf.models.loading import load_policy, load_tokenizer
@@ -137,6 +146,7 @@ def evaluate_policy(
     evidence = PolicyEvidence(
         settings=settings,
         prompts=int(questions.clusters.max()) + 1,
+        by_prompt=_by_prompt(questions, answers, scores),
         means={
             name: {role: _mean(values, questions, settings) for role, values in by_role.items()}
             for name, by_role in scores.items()
@@ -287,6 +297,28 @@ def _score(
 
 def _mean(values: Scores, questions: _Questions, settings: EvaluationSettings) -> Estimate:
     return mean_estimate(values, questions.clusters, confidence=settings.confidence, seed=settings.seed)
+
+
+def _by_prompt(
+    questions: _Questions,
+    answers: Mapping[Role, Sequence[Completion]],
+    scores: Mapping[str, Mapping[Role, Scores]],
+) -> PromptEvidence:
+    def means(values: Scores) -> list[float]:
+        return prompt_means(values, questions.clusters).tolist()
+
+    _, first = np.unique(questions.clusters, return_index=True)
+    return PromptEvidence(
+        record_ids=[questions.record_ids[position] for position in first],
+        scores={
+            name: {role: means(values) for role, values in by_role.items()}
+            for name, by_role in scores.items()
+        },
+        tokens={
+            role: means(np.array([len(c.token_ids) for c in given], dtype=np.float64))
+            for role, given in answers.items()
+        },
+    )
 
 
 def _comparisons(

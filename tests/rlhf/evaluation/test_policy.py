@@ -172,6 +172,30 @@ def test_sample_rows_hold_every_answer_and_add_up_to_the_figures(result: PolicyE
         assert np.mean(cut) == result.metrics[f"eval/truncated_share/{role}"]
 
 
+def test_the_report_holds_every_prompts_scores_and_lengths_in_one_order(
+    policies: tuple[Path, Path], result: PolicyEvaluationResult
+) -> None:
+    by_prompt = result.report.data["by_prompt"]
+    assert by_prompt["record_ids"] == IDS
+    for role in ("policy", "sft", "champion"):
+        for reward in ("proxy", "gold"):
+            assert by_prompt["scores"][reward][role] == [r[f"{role}_{reward}"] for r in result.samples]
+        assert by_prompt["tokens"][role] == [r[f"{role}_tokens"] for r in result.samples]
+
+
+def test_answers_to_one_prompt_are_averaged_even_where_it_stands_twice(
+    policies: tuple[Path, Path],
+) -> None:
+    settings = SETTINGS.model_copy(update={"samples_per_prompt": 2})
+    prompts, ids = ["q1", "q2", "q1"], ["a", "b", "c"]
+    found = evaluate_policy(*policies, prompts, {"proxy": length}, settings, record_ids=ids)
+    by_prompt = found.report.data["by_prompt"]
+    assert by_prompt["record_ids"] == ["a", "b"]
+    of_first = [r["policy_proxy"] for r in found.samples if r["prompt"] == "q1"]
+    assert len(of_first) == 4
+    assert by_prompt["scores"]["proxy"]["policy"][0] == pytest.approx(np.mean(of_first))
+
+
 def test_the_report_is_json_with_every_figure_and_html_without_outside_links(
     result: PolicyEvaluationResult,
 ) -> None:
