@@ -1,0 +1,76 @@
+"""What can be said of answers as language, whatever they are worth: variety, repetition, and whether they are
+in the language of their prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from rlhf.models.chat import Prompt
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+CONFIDENT = 0.9
+"""Probability from which a text's language counts as known."""
+_FEWEST_LETTERS = 20
+"""Letters below which a text's language is not asked for: names and numbers belong to any."""
+
+
+def distinct_n(token_ids: Sequence[Sequence[int]], n: int) -> float:
+    """Distinct n-grams over all n-grams of all sequences (Li et al., *A Diversity-Promoting Objective
+    Function for Neural Conversation Models*, 2016); 0 where there is none. Depends on how much text there is:
+    compare on the same prompts only."""
+    grams = [gram for ids in token_ids for gram in _grams(ids, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repetition(token_ids: Sequence[int], n: int = 4) -> float:
+    """Share of a sequence's n-grams that stood in it before (seq-rep-n of Welleck et al., *Neural Text
+    Generation with Unlikelihood Training*, 2020); 0 for sequences shorter than n."""
+    grams = _grams(token_ids, n)
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def language_of(text: str) -> str | None:
+    """ISO 639-1 code of a text's language by py3langid (Lui & Baldwin 2012), ``None`` where it is too short
+    or too mixed to tell."""
+    if sum(character.isalpha() for character in text) < _FEWEST_LETTERS:
+        return None
+    code, probability = _identifier().classify(text)
+    return str(code) if probability >= CONFIDENT else None
+
+
+@dataclass(frozen=True)
+class LanguageMatch:
+    """How many answers are in the language of their prompt."""
+
+    alike: int
+    decided: int
+    """Answers whose language is known, as is their prompt's."""
+
+
+def language_match(prompts: Sequence[Prompt], answers: Sequence[str]) -> LanguageMatch:
+    """Compare each answer's language with that of the last turn of its prompt."""
+    asked = {text: language_of(text) for text in {_question(prompt) for prompt in prompts}}
+    pairs = [
+        (asked[_question(prompt)], language_of(answer) if asked[_question(prompt)] else None)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    decided = [(one, other) for one, other in pairs if one is not None and other is not None]
+    return LanguageMatch(sum(one == other for one, other in decided), len(decided))
+
+
+def _grams(ids: Sequence[int], n: int) -> list[tuple[int, ...]]:
+    return [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+
+
+def _question(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+@cache
+def _identifier() -> "LanguageIdentifier":
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
