@@ -34,8 +34,8 @@ def evaluate_policy(
     seed: int,
     rewards_content: str = "",
 ) -> Annotated[Report, ArtifactConfig(name="evaluation", tags=["report"])]:
-    """Rewards, KL, language and win rates with intervals, the reward models' own accuracy and calibration, the
-    reward/KL frontier, and samples side by side.
+    """Rewards, KL, language and win rates with intervals, the reward models' own accuracy and calibration,
+    the reward/KL frontier, and samples side by side.
 
     ``rewards_content`` is for the cache key: the code of ``settings.rewards`` (:func:`ops.cache.code_of`).
     """

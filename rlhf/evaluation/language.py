@@ -1,10 +1,12 @@
 """What can be said of answers as language, whatever they are worth: variety, repetition, and whether they are
 in the language of their prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from rlhf.models.chat import Prompt
 
@@ -59,6 +61,25 @@ def language_match(prompts: Sequence[Prompt], answers: Sequence[str]) -> Languag
     ]
     decided = [(one, other) for one, other in pairs if one is not None and other is not None]
     return LanguageMatch(sum(one == other for one, other in decided), len(decided))
+
+
+@dataclass(frozen=True)
+class LengthHistogram:
+    """How long the answers of several models are, in common bins."""
+
+    edges: Sequence[float]
+    """Tokens, EOS included; one more than there are bins. The last edge belongs to the last bin."""
+    shares: Mapping[str, Sequence[float]]
+    """Share of a model's answers in each bin, by model."""
+
+
+def length_histogram(lengths: Mapping[str, Sequence[int]], *, bins: int = 16) -> LengthHistogram:
+    """Histogram of each model's lengths in at most ``bins`` bins of whole tokens."""
+    longest = max(max(values) for values in lengths.values())
+    width = max(1, -(-longest // bins))
+    edges = np.arange(0, longest + width, width, dtype=np.float64)
+    shares = {name: np.histogram(values, edges)[0] / len(values) for name, values in lengths.items()}
+    return LengthHistogram(edges.tolist(), {name: values.tolist() for name, values in shares.items()})
 
 
 def _grams(ids: Sequence[int], n: int) -> list[tuple[int, ...]]:

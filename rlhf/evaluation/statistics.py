@@ -138,11 +138,16 @@ def win_rate_power(
     wanted: float = 0.8,
     alternative: Literal["two-sided", "larger"] = "two-sided",
 ) -> Power:
-    """:func:`power_of_mean` of win scores (1 won, ½ tied, 0 lost) against one half. Prompts that all score the
-    same are given the spread of a fair coin, the largest that scores in [0, 1] can have."""
+    """:func:`power_of_mean` of win scores (1 won, ½ tied, 0 lost) against one half. Prompts that all score
+    the same are given the spread of a fair coin, the largest that scores in [0, 1] can have."""
     alike = len(scores) < 2 or np.ptp(scores) == 0
     return power_of_mean(
-        scores, 0.5, spread_at_least=0.5 if alike else 0.0, alpha=alpha, wanted=wanted, alternative=alternative
+        scores,
+        0.5,
+        spread_at_least=0.5 if alike else 0.0,
+        alpha=alpha,
+        wanted=wanted,
+        alternative=alternative,
     )
 
 

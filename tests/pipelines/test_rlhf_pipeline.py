@@ -25,6 +25,7 @@ STEPS = {
     "train_sft",
     "train_proxy_reward_model",
     "train_selection_reward_model",
+    "train_judge_reward_model",
     "train_policy",
     "resolve_champion",
     "evaluate_policy",
