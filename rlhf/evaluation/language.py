@@ -3,20 +3,11 @@ in the language of their prompts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlhf.language import language_of
 from rlhf.models.chat import Prompt
-
-if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
-
-CONFIDENT = 0.9
-"""Probability from which a text's language counts as known."""
-_FEWEST_LETTERS = 20
-"""Letters below which a text's language is not asked for: names and numbers belong to any."""
 
 
 def distinct_n(token_ids: Sequence[Sequence[int]], n: int) -> float:
@@ -32,15 +23,6 @@ def repetition(token_ids: Sequence[int], n: int = 4) -> float:
     Generation with Unlikelihood Training*, 2020); 0 for sequences shorter than n."""
     grams = _grams(token_ids, n)
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def language_of(text: str) -> str | None:
-    """ISO 639-1 code of a text's language by py3langid (Lui & Baldwin 2012), ``None`` where it is too short
-    or too mixed to tell."""
-    if sum(character.isalpha() for character in text) < _FEWEST_LETTERS:
-        return None
-    code, probability = _identifier().classify(text)
-    return str(code) if probability >= CONFIDENT else None
 
 
 @dataclass(frozen=True)
@@ -88,10 +70,3 @@ def _grams(ids: Sequence[int], n: int) -> list[tuple[int, ...]]:
 
 def _question(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
-
-
-@cache
-def _identifier() -> "LanguageIdentifier":
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

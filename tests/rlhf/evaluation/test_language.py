@@ -1,6 +1,6 @@
 import pytest
 
-from rlhf.evaluation.language import distinct_n, language_match, language_of, repetition
+from rlhf.evaluation.language import distinct_n, language_match, length_histogram, repetition
 
 ENGLISH = "Where is my parcel? I ordered it two weeks ago and have heard nothing since."
 GERMAN = "Ihr Paket wurde gestern verschickt und sollte morgen bei Ihnen eintreffen."
@@ -21,16 +21,6 @@ def test_repetition_is_the_share_of_four_grams_that_stood_there_before() -> None
     assert repetition([1, 2, 3]) == 0.0
 
 
-@pytest.mark.parametrize(("text", "code"), [(ENGLISH, "en"), (GERMAN, "de"), (FRENCH, "fr")])
-def test_a_language_is_recognised(text: str, code: str) -> None:
-    assert language_of(text) == code
-
-
-@pytest.mark.parametrize("text", ["", "OK.", "1234-5678 / 90,000.00 (2026-11-21)"])
-def test_a_text_that_says_too_little_has_no_language(text: str) -> None:
-    assert language_of(text) is None
-
-
 def test_only_decided_pairs_are_compared_and_the_last_turn_asks() -> None:
     chat = [
         {"role": "user", "content": FRENCH},
@@ -39,3 +29,12 @@ def test_only_decided_pairs_are_compared_and_the_last_turn_asks() -> None:
     ]
     found = language_match([ENGLISH, ENGLISH, chat, "Hi"], [ENGLISH, GERMAN, GERMAN, ENGLISH])  # type: ignore[list-item]
     assert (found.alike, found.decided) == (2, 3)
+
+
+def test_lengths_are_counted_in_common_bins_of_whole_tokens() -> None:
+    found = length_histogram({"policy": [1, 2, 40], "sft": [3, 3, 3, 64]}, bins=16)
+    assert found.edges[:3] == [0.0, 4.0, 8.0]
+    assert found.edges[-1] == 64.0
+    assert found.shares["policy"][0] == pytest.approx(2 / 3)
+    assert found.shares["policy"][10] == pytest.approx(1 / 3)
+    assert (found.shares["sft"][0], found.shares["sft"][-1]) == (0.75, 0.25)
