@@ -107,6 +107,9 @@ class EvaluationSettings(Settings):
     max_demonstrations: int | None = Field(default=500, ge=1)
     """Held-out demonstrations whose perplexity is measured, the first ones; null takes all."""
 
+    max_comparisons: int | None = Field(default=2000, ge=1)
+    """Held-out comparisons on which the reward models are examined, the first ones; null takes all."""
+
     samples_per_prompt: int = Field(default=1, ge=1)
     """Answers of each model to each prompt; more of them narrow the intervals, more prompts narrow them
     faster."""

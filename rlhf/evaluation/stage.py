@@ -64,6 +64,7 @@ def evaluate(
         **{name: RewardModelReward(path) for name, path in models.items()},
         **further,
     }
+    comparisons = _first(comparisons, settings.max_comparisons)
     gaps = {name: reward_gaps(reward, comparisons) for name, reward in rewards.items()}
     agreement = {
         f"eval/{name}/agreement_with_{other}{end}": value
@@ -76,14 +77,12 @@ def evaluate(
         for name, path in models.items()
         if len(comparisons)
     }
-    fitting, shown = prompts, demonstrations
-    if settings.max_demonstrations is not None:
-        shown = shown.select(range(min(len(shown), settings.max_demonstrations)))
+    fitting, shown = prompts, _first(demonstrations, settings.max_demonstrations)
     for model in (sft, champion):
         if model is not None:  # the champion may have fewer positions, or a tokenizer that needs more of them
             fitting = prompts_that_fit(fitting, model, settings.generation.max_new_tokens)
             shown = demonstrations_that_fit(shown, model)
-    chosen = fitting.select(range(min(len(fitting), settings.max_prompts or len(fitting))))
+    chosen = _first(fitting, settings.max_prompts)
     result = evaluate_policy(
         policy,
         sft,
@@ -182,6 +181,10 @@ def demonstrations_that_fit(demonstrations: Dataset, model: Path) -> Dataset:
             len(demonstrations),
         )
     return demonstrations.select(fitting)
+
+
+def _first(rows: Dataset, most: int | None) -> Dataset:
+    return rows if most is None else rows.select(range(min(len(rows), most)))
 
 
 def _positions(model: Path) -> int | None:
