@@ -16,6 +16,7 @@ from rich.table import Table  # noqa: E402
 
 from ops.feedback_cli import feedback  # noqa: E402
 from ops.feedback_servers_cli import export, push  # noqa: E402
+from ops.registry_cli import prune, registry  # noqa: E402
 from rlhf.errors import RLHFError  # noqa: E402
 
 
@@ -40,6 +41,8 @@ def main(verbose: bool) -> None:
 main.add_command(feedback)
 feedback.add_command(push)
 feedback.add_command(export)
+main.add_command(registry)
+main.add_command(prune)
 
 
 @main.command()
