@@ -128,7 +128,7 @@ def _annotators(data: Mapping[str, Any]) -> dict[str, str]:
                 f", Krippendorff's alpha {agreement['alpha']:.2f} [{interval['low']:.2f}, "
                 f"{interval['high']:.2f}]"
             )
-        told[question["name"]] = said
+        told[f"{question['source']}: {question['question'] or question['kind']}"] = said
     return told
 
 

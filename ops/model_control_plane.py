@@ -36,14 +36,17 @@ def mirror(name: str, description: str, versions: Sequence[ModelVersion], aliase
         twin = _counterpart(model, version, known)
         known[twin.name] = twin
         wanted[twin.name] = stage_of(str(version.version), aliases)
-    # Those that step down first: ZenML has one holder of a stage, and archives it by itself with `force`.
-    moves = [
-        (known[twin], stage if stage else ModelStages.ARCHIVED)
-        for twin, stage in wanted.items()
-        if known[twin].stage != stage and (stage is not None or known[twin].stage in _HELD)
-    ]
-    for twin, stage in sorted(moves, key=lambda move: move[1] in _HELD):
-        client.update_model_version(model.id, twin.id, stage=stage, force=True)
+    # Who takes a stage comes first: ZenML has one holder of each, and archives the old one by itself.
+    stages = {twin: known[twin].stage for twin in wanted}
+    for twin, stage in sorted(wanted.items(), key=lambda item: item[1] not in _HELD):
+        held = stages[twin] in _HELD
+        target = stage or (ModelStages.ARCHIVED if held else None)
+        if target is None or stages[twin] == target:
+            continue
+        client.update_model_version(model.id, known[twin].id, stage=target, force=True)
+        if target in _HELD:
+            stages |= {other: ModelStages.ARCHIVED for other, was in stages.items() if was == target}
+        stages[twin] = target
 
 
 def stage_of(version: str, aliases: Mapping[str, str]) -> ModelStages | None:

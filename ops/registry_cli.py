@@ -160,7 +160,7 @@ def repair(force: bool) -> None:
 @click.option("--by", default=getpass.getuser, help="Who deletes; by default the user.")
 @click.option("--yes", is_flag=True, help="Delete what is listed.")
 def prune(days: float, by: str, yes: bool) -> None:
-    """List runs and artifacts that nothing needs any more; with --yes, delete them. Run no pipeline meanwhile.
+    """List what nothing needs any more; with --yes, delete it. Run no pipeline meanwhile.
 
     Kept is what a champion, the previous one, a candidate or an open approval comes from, with the runs that
     made and judged it.
@@ -213,8 +213,8 @@ def _aliases_of(aliases: dict[str, str], version: RegisteredVersion) -> Sequence
 def _warn_of_open_move(store: MLflowRegistry) -> None:
     if (journal := store.journal()) is not None:
         click.echo(
-            f"A {journal.action} by {journal.by} on {journal.place} is open since {journal.at:%H:%M:%S} UTC; if "
-            "its process is dead, `rlhf registry repair` ends it."
+            f"A {journal.action} by {journal.by} on {journal.place} is open since {journal.at:%H:%M:%S} UTC; "
+            "if its process is dead, `rlhf registry repair` ends it."
         )
 
 

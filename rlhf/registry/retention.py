@@ -31,6 +31,8 @@ class ArtifactRecord:
     created: datetime
     producer: str | None
     """Id of the run whose step made it."""
+    store: str | None = None
+    """Id of the artifact store that holds it."""
 
 
 @dataclass(frozen=True)
