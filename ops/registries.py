@@ -189,6 +189,10 @@ class MLflowRegistry:
                 own = {p.partition("@")[2]: v for p, v in aliases.items() if p.startswith(f"{model}@")}
                 mirror(self.prefix + model, description, versions, own)
 
+    def description(self, model: ModelName, version: str) -> str:
+        """What MLflow shows of a version: its card, perhaps cut."""
+        return str(self.mlflow.get_model_version(self.prefix + model, version).description or "")
+
     def mlflow_versions(self, model: ModelName) -> list[ModelVersion]:
         """MLflow's own records of all versions, oldest first."""
         found: list[ModelVersion] = []

@@ -60,7 +60,7 @@ def show(version: str) -> None:
 
     store = _store()
     found = version_named(store, version)
-    card = read_card(found.path) or store.mlflow.get_model_version(POLICY, found.version).description
+    card = read_card(found.path) or store.description(POLICY, found.version)
     if card:
         click.echo(card)
     table = Table(

@@ -86,7 +86,7 @@ def test_what_nothing_needs_goes_and_what_the_champion_comes_from_stays(
         Client().get_pipeline_run(rejected.id)
     gone = next(v for v in registry.versions("policy") if v.tags["zenml.run_name"] == rejected.name)
     assert gone.pruned
-    with pytest.raises(PromotionError, match="files of version .* are gone"):
+    with pytest.raises(PromotionError, match=r"files of version .* are gone"):
         appoint(registry, gone.version, by="eve", why="w")
     # and the next run with the same settings trains anew instead of reading what is gone from the cache
     gate = 'promotion.criteria=[{"metric": "eval/kl", "maximum": -1000.0}]'
