@@ -1,4 +1,5 @@
-"""Log-probabilities of completions: response positions only, in length buckets, never a [B, T, V] tensor.
+"""Log-probabilities of completions: response positions only, in length buckets, never a [B, T, V] tensor, and
+no [N, V] tensor either where that would be large.
 
 Sequences are padded on the right. A causal model's hidden states at real positions do not depend on what
 follows, so no mask is needed and the attention kernels take their fast causal path. Gradients flow where
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlhf.models.generation import without_dropout
@@ -21,6 +23,10 @@ LINEAR_HEAD_ARCHITECTURES = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "opt", "olmo2", "smollm3", "phi3"}
 )
 """Model types whose logits are exactly ``output_embeddings(base_model(ids))``; others scale or cap them."""
+
+
+_KEPT_LOGITS = 2**25
+"""Numbers (128 MiB) up to which logits are computed at once and kept for the backward pass, on CPU."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,7 @@ def collate(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.
 
 def predicting_states(model: PreTrainedModel, batch: CompletionBatch) -> tuple[Tensor, Tensor | None]:
     """Last hidden states [N, D] at the positions that predict completion tokens, and their logits [N, V]
-    where the architecture forces the model's own head to be run at once (``None`` otherwise: use
-    :func:`head_logits`)."""
+    where the architecture forces the model's own head to be run at once (``None`` otherwise)."""
     if model.config.model_type in LINEAR_HEAD_ARCHITECTURES:
         states = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
         return states[batch.predicts], None
@@ -65,19 +70,49 @@ def predicting_states(model: PreTrainedModel, batch: CompletionBatch) -> tuple[T
     return out.hidden_states[-1][batch.predicts], out.logits[batch.predicts[:, first:]]
 
 
-def head_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
-    """Logits [N, V] of hidden states [N, D] for the architectures with a linear head."""
-    return model.get_output_embeddings()(states)
+def score_completions(
+    model: PreTrainedModel,
+    batch: CompletionBatch,
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    keep_logits: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Log-probabilities [N] of the targets, entropies [N] if asked for, and the hidden states [N, D].
 
+    Logits that would take more than 128 MiB (on a GPU 2 GiB) are computed in blocks of rows and forgotten;
+    the backward pass, if there is one, computes them again, which costs a third of the head's time.
 
-def completion_logits(
-    model: PreTrainedModel, batch: CompletionBatch, *, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Single-precision logits [N, V] of the completion positions (over ``temperature``), and hidden states
-    [N, D]."""
+    Args:
+        keep_logits: compute them at once however large they are.
+    """
     states, logits = predicting_states(model, batch)
-    logits = (head_logits(model, states) if logits is None else logits).float()
-    return logits if temperature == 1.0 else logits / temperature, states
+
+    def scored(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits = _tempered(logits, temperature)
+        return token_log_probs(logits, targets), token_entropy(logits) if entropy else None
+
+    def of_block(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        return scored(model.get_output_embeddings()(states), targets)
+
+    if logits is not None:
+        return *scored(logits, batch.targets), states
+    limit = _KEPT_LOGITS if states.device.type == "cpu" else 16 * _KEPT_LOGITS
+    rows = max(1, limit // model.config.vocab_size)
+    if keep_logits or len(states) <= rows:
+        return *of_block(states, batch.targets), states
+    block = -(-rows // 4)  # a backward pass holds one block's beside everything else
+    parts = [
+        checkpoint(of_block, *given, use_reentrant=False, preserve_rng_state=False)
+        for given in zip(states.split(block), batch.targets.split(block), strict=True)
+    ]
+    log_probs, entropies = zip(*parts, strict=True)
+    return torch.cat(log_probs), torch.cat(entropies) if entropy else None, states
+
+
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    logits = logits.float()
+    return logits if temperature == 1.0 else logits / temperature
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -149,7 +184,7 @@ def completion_log_probs(
     with without_dropout(model):
         for rows in length_buckets([len(p) + len(c) for p, c in pairs], token_budget):
             batch = collate([pairs[i] for i in rows], model.device)
-            logits, _ = completion_logits(model, batch, temperature=temperature)
-            values = token_log_probs(logits, batch.targets).cpu().split(batch.sizes)
+            log_probs, _, _ = score_completions(model, batch, temperature=temperature)
+            values = log_probs.cpu().split(batch.sizes)
             found.update(zip(rows, values, strict=True))
     return [found[i] for i in range(len(pairs))]

@@ -38,7 +38,7 @@ from rlhf.models.architecture import count_parameters
 from rlhf.models.directory import model_identity
 from rlhf.models.generation import without_dropout
 from rlhf.models.loading import load_policy, load_tokenizer, require_base
-from rlhf.models.log_probs import CompletionBatch, completion_logits, token_entropy, token_log_probs
+from rlhf.models.log_probs import CompletionBatch, score_completions
 from rlhf.models.rewards import Reward
 from rlhf.models.saving import quiet_transformers
 from rlhf.models.threads import choose_threads, intra_op_threads
@@ -111,17 +111,20 @@ class PolicyAndReference:
 
     def log_probs_and_entropy(self, batch: CompletionBatch) -> tuple[Tensor, Tensor]:
         """The policy's log-probabilities [N] and entropies [N], in nats."""
-        logits = self._logits(self.sampler, batch)
-        return token_log_probs(logits, batch.targets), token_entropy(logits)
+        log_probs, entropies = self._scored(self.sampler, batch, entropy=True)
+        assert entropies is not None
+        return log_probs, entropies
 
     def reference_log_probs(self, batch: CompletionBatch) -> Tensor:
         """Log-probabilities [N] under the policy that training started from."""
         with self.trained.disable_adapter() if isinstance(self.trained, PeftModel) else nullcontext():
-            return token_log_probs(self._logits(self._reference or self.sampler, batch), batch.targets)
+            return self._scored(self._reference or self.sampler, batch)[0]
 
-    def _logits(self, model: PreTrainedModel, batch: CompletionBatch) -> Tensor:
+    def _scored(
+        self, model: PreTrainedModel, batch: CompletionBatch, *, entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         with autocast_like(self._arguments):
-            return completion_logits(model, batch, temperature=self._temperature)[0]
+            return score_completions(model, batch, temperature=self._temperature, entropy=entropy)[:2]
 
 
 class PolicyRun(TrainerCallback):

@@ -17,13 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from rlhf.errors import ConfigError, ModelError
 from rlhf.models.causal_attention import attend_short_causal
 from rlhf.models.loading import load_policy, load_reward_model, load_tokenizer
-from rlhf.models.log_probs import (
-    CompletionBatch,
-    head_logits,
-    predicting_states,
-    token_entropy,
-    token_log_probs,
-)
+from rlhf.models.log_probs import CompletionBatch, predicting_states, score_completions
 from rlhf.training.ppo.activation_checkpointing import activation_checkpointing, require_recomputable
 from rlhf.training.ppo.adapters import (
     adapter_off,
@@ -61,12 +55,18 @@ class CompletionPass(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, batch: CompletionBatch, with_logits: bool) -> tuple[Tensor, Tensor | None]:
-        """States [N, D] that predict the completion tokens, and if asked for their logits [N, V]."""
-        states, logits = predicting_states(self.policy, batch)
-        if with_logits and logits is None:
-            logits = head_logits(self.policy, states)
-        return states, logits
+    def forward(
+        self, batch: CompletionBatch, *, actor: bool, entropy: bool, temperature: float, sharded: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """States [N, D] that predict the completion tokens, and for the actor their tokens' log-probabilities
+        [N] and if asked for the entropies [N]."""
+        if not actor:
+            return predicting_states(self.policy, batch)[0], None, None
+        # a sharded head is whole during this call only: its logits cannot be computed again
+        log_probs, entropies, states = score_completions(
+            self.policy, batch, temperature=temperature, entropy=entropy, keep_logits=sharded
+        )
+        return states, log_probs, entropies
 
 
 class ActorCritic:
@@ -166,12 +166,7 @@ class ActorCritic:
         with self.autocast(), self._recomputing():
             if actor or (values and self.critic is None):
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_trunk):
-                    states, logits = self._pass(batch, actor)
-                if actor:
-                    logits = self._tempered(logits)
-                    log_probs = token_log_probs(logits, batch.targets)
-                    if entropy:
-                        found_entropy = token_entropy(logits)
+                    states, log_probs, found_entropy = self._scored(self._pass, batch, actor, entropy)
             if values and self.critic is not None:
                 hidden = self.critic.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
                 states = hidden[batch.predicts]
@@ -190,8 +185,9 @@ class ActorCritic:
     def reference_log_probs(self, batch: CompletionBatch) -> Tensor:
         """Log-probabilities [N] under the policy that training started from."""
         with self.reference_policy(), self.autocast():
-            _, logits = self._reference_pass(batch, True)
-            return token_log_probs(self._tempered(logits), batch.targets)
+            _, log_probs, _ = self._scored(self._reference_pass, batch)
+            assert log_probs is not None
+            return log_probs
 
     @contextmanager
     def reference_policy(self) -> Iterator[PreTrainedModel]:
@@ -217,9 +213,14 @@ class ActorCritic:
             return nullcontext()
         return activation_checkpointing(*(m for m in (self.policy, self.critic) if m is not None))
 
-    def _tempered(self, logits: Tensor) -> Tensor:
-        logits = logits.float()
-        return logits if self.temperature == 1.0 else logits / self.temperature
+    def _scored(
+        self, network: CompletionPass, batch: CompletionBatch, actor: bool = True, entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        sharded = self._whole_policy is not None
+        found: tuple[Tensor, Tensor | None, Tensor | None] = network(
+            batch, actor=actor, entropy=entropy, temperature=self.temperature, sharded=sharded
+        )
+        return found
 
 
 class RolloutPolicy:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rlhf.errors import TrainingError
 from rlhf.models.length_buckets import length_buckets
 from rlhf.models.log_probs import collate
+from rlhf.models.memory import hand_back_freed_memory
 from rlhf.training.ppo.actor_critic import ActorCritic
 from rlhf.training.ppo.batching import MiniBatch
 from rlhf.training.ppo.kl import kl_estimate
@@ -257,6 +258,8 @@ class Learner:
             if not math.isfinite(norm):
                 raise NonFiniteLossError(f"The {group.name}'s gradient", step.rows)
             norms["grad_norm" if group.name == "actor" else "critic_grad_norm"] = norm
+        if not any(group.optimizer.state for group in self.groups):
+            hand_back_freed_memory()  # the moments are made now, and stay
         for group in self.groups:
             # without a gradient AdamW leaves a parameter alone, its moments and decay included
             group.optimizer.step()

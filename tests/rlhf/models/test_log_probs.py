@@ -4,8 +4,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 
+from rlhf.models import log_probs
 from rlhf.models.length_buckets import length_buckets
-from rlhf.models.log_probs import collate, completion_log_probs, token_entropy, token_log_probs
+from rlhf.models.log_probs import (
+    collate,
+    completion_log_probs,
+    score_completions,
+    token_entropy,
+    token_log_probs,
+)
 
 PAIRS = [([5, 6, 7], [8, 9]), ([4], [5, 6, 7, 8, 1]), ([9, 9, 9, 9], [1]), ([3, 0], [0, 1, 1])]
 
@@ -83,3 +90,29 @@ def test_a_second_backward_pass_over_overwritten_logits_is_an_error() -> None:
     value.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_logits_too_large_to_keep_are_computed_again_for_the_same_values_and_gradients(
+    llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch, autocast: bool
+) -> None:
+    vocabulary = llama.config.vocab_size
+    batch = collate(PAIRS, torch.device("cpu"))
+    upstream = torch.randn(2, len(batch.targets), generator=torch.Generator().manual_seed(0))
+    shapes: list[tuple[int, ...]] = []
+    head = llama.get_output_embeddings()
+    head.register_forward_hook(lambda module, given, out: shapes.append(tuple(out.shape)))
+    found = []
+    for limit in (2**25, 4 * vocabulary):
+        monkeypatch.setattr(log_probs, "_KEPT_LOGITS", limit)
+        llama.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            values, entropies, _ = score_completions(llama, batch, temperature=0.7, entropy=True)
+        assert entropies is not None
+        (torch.stack([values, entropies]) * upstream).sum().backward()
+        gradients = [p.grad.clone() for p in llama.parameters() if p.grad is not None]
+        found.append([values.detach(), entropies.detach(), *gradients])
+    n = len(batch.targets)
+    assert shapes == [(n, vocabulary)] + 2 * n * [(1, vocabulary)]
+    for kept, again in zip(*found, strict=True):
+        torch.testing.assert_close(again, kept, atol=2e-2 if autocast else 1e-5, rtol=1e-3)
