@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from rlhf.errors import PromotionError, RLHFError
+from rlhf.errors import PromotionError
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.journal import HISTORY_PREFIX, Journal
 from rlhf.registry.promotion import PromotionDecision, decision_tags
@@ -270,19 +270,19 @@ def mark_pruned(store: RegistryStore, digests: Collection[str], *, by: str) -> l
 
 @contextmanager
 def _open(store: RegistryStore, journal: Journal) -> Iterator[None]:
-    """The lock and the open journal. A refusal closes it; any other end before the commit, a broken
-    connection or the death of the process, leaves it to :func:`recover`."""
+    """The lock and the open journal. An error before the commit closes it; the death of the process, or an
+    error after the commit, leaves it to :func:`recover`."""
     with store.lock():
         recover(store)
         if not store.begin(journal):
             raise _busy(store.journal())
+        made = False
         try:
             yield
-        except RLHFError:
-            if store.journal() == journal:  # ours, and not committed
+            made = True
+        finally:
+            if made or store.journal() == journal:  # a committed journal is another one
                 store.end()
-            raise
-        store.end()
 
 
 def _crown(

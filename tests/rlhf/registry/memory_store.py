@@ -35,7 +35,13 @@ class MemoryStore:
     after_write: Callable[[str], None] = lambda _: None
     gone: set[str] = field(default_factory=set)
 
+    def _alive(self) -> None:
+        """A dead process does not clean up either."""
+        if self.crash_at is not None and self.writes >= self.crash_at:
+            raise Crash
+
     def _write(self, name: str, action: Callable[[], None]) -> None:
+        self._alive()
         self.writes += 1
         crash = self.writes == self.crash_at
         if crash and not self.crash_after:
@@ -55,6 +61,7 @@ class MemoryStore:
             self.shared.locks.discard(self.place)
 
     def journal(self) -> Journal | None:
+        self._alive()
         return self.shared.journal
 
     def begin(self, journal: Journal) -> bool:

@@ -207,6 +207,29 @@ def test_another_machines_move_is_left_alone_until_its_lease_is_over() -> None:
     assert store.shared.journal is None
 
 
+def test_an_error_of_the_registry_before_the_commit_closes_the_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = store_of("a")
+    made = decision(store, "b")
+
+    def away(*_: object) -> None:
+        raise ConnectionError("the server is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "register", away)
+        with pytest.raises(ConnectionError):
+            promote(store, candidate("b"), made)
+    assert store.shared.journal is None
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "follow", away)
+        with pytest.raises(ConnectionError):
+            promote(store, candidate("b"), made)
+    assert store.shared.journal is not None  # committed: to be finished
+    assert repair(store) == "finished"
+    assert store.aliases()["policy@champion"] == "2"
+
+
 def test_rollback_returns_to_the_previous_champion_and_can_be_undone() -> None:
     store = store_of("a", "b")
     crown(store, "c", wins=False)
@@ -270,7 +293,7 @@ def _dying_at_line(number: int, call: Callable[[], object]) -> bool:
             return None
         if event == "line":
             lines += 1
-            if lines == number:
+            if lines >= number:  # and nothing is cleaned up afterwards
                 raise Crash
         return trace
 
