@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ WORKER = Path(__file__).parent / "registry_worker.py"
 
 
 @pytest.fixture
-def registry(tmp_path: Path, request: pytest.FixtureRequest) -> MLflowRegistry:
+def registry(mlflow_uri: str, request: pytest.FixtureRequest) -> MLflowRegistry:
     """A registry of its own on the session's ZenML: the names of others are left alone."""
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    return MLflowRegistry(MlflowClient(uri, uri), prefix=f"t{abs(hash(request.node.name)) % 10**8}-")
+    number = zlib.crc32(request.node.name.encode())
+    return MLflowRegistry(MlflowClient(mlflow_uri, mlflow_uri), prefix=f"test-{number}-")
 
 
 @pytest.fixture
@@ -113,13 +114,13 @@ def test_what_was_changed_in_zenml_by_hand_is_put_right_by_repair(
 
 
 def test_a_version_number_that_returns_after_a_reset_of_mlflow_is_not_taken_for_the_old_one(
-    registry: MLflowRegistry, model: Path, tmp_path: Path
+    registry: MLflowRegistry, model: Path
 ) -> None:
     crown(registry, "a", model)
-    uri = f"sqlite:///{tmp_path / 'new.db'}"
-    again = MLflowRegistry(MlflowClient(uri, uri), prefix=registry.prefix)
-    crown(again, "b" * 64, model)
-    assert stages(again, "policy") == {
+    for name in ("policy", "reward-model"):
+        registry.mlflow.delete_registered_model(registry.prefix + name)
+    crown(registry, "b" * 64, model)
+    assert stages(registry, "policy") == {
         "v1": ("a", "archived"),
         f"v1-{'b' * 12}": ("b" * 64, "production"),
     }

@@ -31,11 +31,10 @@ def _model(folder: Path, epochs: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> MLflowRegistry:
+def registry(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> MLflowRegistry:
     """Two champions, the second in place."""
     folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    made = MLflowRegistry(MlflowClient(uri, uri), prefix="cli-")
+    made = MLflowRegistry(MlflowClient(mlflow_uri, mlflow_uri), prefix="cli-")
     champion = ChampionRef()
     for epochs, digest in ((1, "a"), (2, "b")):
         decision = PromotionDecision(
