@@ -18,7 +18,7 @@ from zenml.stack import StackComponent
 from zenml.utils.pagination_utils import depaginate
 
 from materializers.transfer import is_local
-from ops.registries import MLflowRegistry, policy_registry
+from ops.registries import ARTIFACT_TAG, MLflowRegistry, policy_registry
 from rlhf.errors import ConfigError, PromotionError
 from rlhf.registry.retention import ArtifactRecord, Plan, RunRecord, plan
 from rlhf.registry.store import MODELS, RegisteredVersion
@@ -37,7 +37,6 @@ class PrunableArtifact:
     id: str
     name: str
     uri: str
-    digest: str | None
     store: str | None
     """Id of the artifact store that holds it."""
     size_bytes: int
@@ -76,11 +75,7 @@ def prunable(older_than_days: float) -> Prunable:
             outside.append(artifact.uri)
         elif not any(_overlap(artifact.uri, uri) for uri in kept):
             size = _size(store, artifact.uri)
-            artifacts.append(
-                PrunableArtifact(
-                    artifact.id, artifact.name, artifact.uri, artifact.digest, artifact.store, size
-                )
-            )
+            artifacts.append(PrunableArtifact(artifact.id, artifact.name, artifact.uri, artifact.store, size))
     return Prunable(found.runs, tuple(artifacts), tuple(outside))
 
 
@@ -97,7 +92,9 @@ def delete(found: Prunable, *, by: str) -> int:
     client = Client()
     registry = _registry()
     if registry is not None:
-        mark_pruned(registry, {a.digest for a in found.artifacts if a.digest}, by=by)
+        going = {artifact.id for artifact in found.artifacts}
+        registered = (version for model in MODELS for version in registry.versions(model))
+        mark_pruned(registry, {v.path for v in registered if v.tags.get(ARTIFACT_TAG) in going}, by=by)
     for run in found.runs:
         client.delete_pipeline_run(run.id)
     freed = 0

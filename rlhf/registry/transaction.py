@@ -236,11 +236,11 @@ def version_named(store: RegistryStore, name: str) -> RegisteredVersion:
     raise PromotionError(f"The registry has no policy {name!r}; see `rlhf registry list`.")
 
 
-def mark_pruned(store: RegistryStore, digests: Collection[str], *, by: str) -> list[str]:
+def mark_pruned(store: RegistryStore, paths: Collection[str], *, by: str) -> list[str]:
     """Take versions out of every later move, because their files are about to be deleted.
 
     Args:
-        digests: content that goes; of what an alias names, nothing may be among it.
+        paths: model directories that go; of what an alias names, nothing may be among them.
 
     Returns:
         The versions as ``model@version``.
@@ -255,7 +255,7 @@ def mark_pruned(store: RegistryStore, digests: Collection[str], *, by: str) -> l
             (model, version)
             for model in MODELS
             for version in store.versions(model)
-            if version.digest in digests and not version.pruned
+            if version.path in paths and not version.pruned
         ]
         for model, version in going:
             for where, number in held.items():

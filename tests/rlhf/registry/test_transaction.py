@@ -24,6 +24,7 @@ from rlhf.registry.transaction import (
     PromotionOutcome,
     appoint,
     history,
+    mark_pruned,
     promote,
     recover,
     repair,
@@ -262,6 +263,17 @@ def test_rollback_goes_only_where_a_champion_was_and_its_files_are() -> None:
         rollback(store, by="eve", why="w")
     assert store.shared.journal is None
     assert appoint(store, "3", by="eve", why="the gate was wrong").champion.digest == "c"
+
+
+def test_a_pruned_version_is_never_champion_again_and_its_content_is_registered_anew() -> None:
+    store = store_of("a", "b", "c")
+    assert mark_pruned(store, {"models/a", "models/proxy-a"}, by="ann") == ["policy@1", "reward-model@1"]
+    with pytest.raises(PromotionError, match="files of version 1 are gone"):
+        rollback(store, "1", by="eve", why="w")
+    with pytest.raises(PromotionError, match="Version 2 became policy@previous meanwhile"):
+        mark_pruned(store, {"models/b"}, by="ann")
+    assert crown(store, "a").version == "4"
+    assert store.versions(POLICY)[3].reward_model("proxy") != "1"
 
 
 def test_history_names_who_when_why_and_on_what_evidence() -> None:
