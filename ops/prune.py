@@ -5,6 +5,7 @@ whose output is gone.
 """
 
 import logging
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -67,13 +68,14 @@ def prunable(older_than_days: float) -> Prunable:
         PromotionError: a move in the registry is open: what it makes champion is not known yet.
     """
     found = _plan(older_than_days)
-    kept = [artifact.uri for artifact in found.kept_artifacts]
+    kept = {PurePosixPath(artifact.uri) for artifact in found.kept_artifacts}
+    above_kept = {folder for place in kept for folder in place.parents}
     artifacts, outside = [], []
     for artifact in found.artifacts:
         store = _store_of(artifact.store)
         if store is None or not _inside(store, artifact.uri):
             outside.append(artifact.uri)
-        elif not any(_overlap(artifact.uri, uri) for uri in kept):
+        elif not _touches(PurePosixPath(artifact.uri), kept, above_kept):
             size = _size(store, artifact.uri)
             artifacts.append(PrunableArtifact(artifact.id, artifact.name, artifact.uri, artifact.store, size))
     return Prunable(found.runs, tuple(artifacts), tuple(outside))
@@ -205,10 +207,9 @@ def _inside(store: BaseArtifactStore, uri: str) -> bool:
     return len(parts) > len(root_parts) and parts[: len(root_parts)] == root_parts and ".." not in parts
 
 
-def _overlap(one: str, other: str) -> bool:
-    """Whether deleting one place would touch the other."""
-    a, b = PurePosixPath(one), PurePosixPath(other)
-    return a == b or a in b.parents or b in a.parents
+def _touches(place: PurePosixPath, kept: Set[PurePosixPath], above_kept: Set[PurePosixPath]) -> bool:
+    """Whether deleting a place would delete something kept: the same place, one inside it or around it."""
+    return place in kept or place in above_kept or not kept.isdisjoint(place.parents)
 
 
 def _size(store: BaseArtifactStore, uri: str) -> int:

@@ -1,7 +1,7 @@
 """Retention on real runs: what a champion comes from stays whole, the rest goes with its bytes."""
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from zenml.client import Client
@@ -100,3 +100,13 @@ def test_a_place_outside_the_artifact_store_is_never_inside() -> None:
     assert retention._inside(store, str(root / "policy" / "1"))
     for place in (root, root.parent, root / ".." / "mlflow", Path(f"{root}-other") / "x"):
         assert not retention._inside(store, str(place)), place
+
+
+def test_a_place_around_or_inside_a_kept_one_is_not_deleted() -> None:
+    kept = {PurePosixPath("store/policy/1")}
+    above = {folder for place in kept for folder in place.parents}
+    touched = {
+        place: retention._touches(PurePosixPath(place), kept, above)
+        for place in ("store/policy/1", "store/policy", "store/policy/1/model", "store/policy/10", "store/x")
+    }
+    assert [place for place, hit in touched.items() if not hit] == ["store/policy/10", "store/x"]
