@@ -14,8 +14,9 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from ops import feedback_servers_cli  # noqa: E402
+from ops.export_cli import export  # noqa: E402
 from ops.feedback_cli import feedback  # noqa: E402
-from ops.feedback_servers_cli import export, push  # noqa: E402
 from ops.registry_cli import prune, registry  # noqa: E402
 from rlhf.errors import RLHFError  # noqa: E402
 
@@ -39,10 +40,11 @@ def main(verbose: bool) -> None:
 
 
 main.add_command(feedback)
-feedback.add_command(push)
-feedback.add_command(export)
+main.add_command(export)
 main.add_command(registry)
 main.add_command(prune)
+feedback.add_command(feedback_servers_cli.push)
+feedback.add_command(feedback_servers_cli.export)
 
 
 @main.command()

@@ -150,6 +150,10 @@ class MLflowRegistry:
         """The policy under an alias."""
         return at(self, alias)
 
+    def by_version(self, version: str) -> RegisteredVersion | None:
+        """The policy with a number."""
+        return next((found for found in self.versions(POLICY) if found.version == version), None)
+
     def register(self, model: ModelName, candidate: Candidate) -> RegisteredVersion:
         self._ensure(model)
         from ops.model_source import version_source

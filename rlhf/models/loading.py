@@ -33,7 +33,7 @@ from rlhf.training.settings import BaseModelSettings, is_local
 logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
-_PUBLISHED = (
+PUBLISHED = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model",
     "chat_template*", "LICENSE*",
@@ -60,7 +60,7 @@ def load_policy(
     Raises:
         ModelError: it is not there, not reachable, holds no safetensors, or is another kind of model.
     """
-    if _is_adapter(source):
+    if is_adapter(source):
         return _merged(source, base, key, lambda path: load_policy(path, dtype=dtype, key=key, **options))
     with _explained(source, key), quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
@@ -82,7 +82,7 @@ def load_reward_model(
     From a language model without a score head, the head is drawn from the global random state: seed it first.
     Arguments and errors as in :func:`load_policy`.
     """
-    if _is_adapter(source):
+    if is_adapter(source):
         return _merged(
             source, base, key, lambda path: load_reward_model(path, dtype=dtype, key=key, **options)
         )
@@ -122,25 +122,25 @@ def import_base_model(base: BaseModelSettings, out: Path) -> ModelDirectory:
         with _explained(base.model, key):
             origin = Path(
                 huggingface_hub.snapshot_download(
-                    base.model, revision=base.revision, allow_patterns=list(_PUBLISHED)
+                    base.model, revision=base.revision, allow_patterns=list(PUBLISHED)
                 )
             )
         commit = origin.name
-    files = sorted({file for pattern in _PUBLISHED for file in origin.glob(pattern) if file.is_file()})
+    files = sorted({file for pattern in PUBLISHED for file in origin.glob(pattern) if file.is_file()})
     names = {file.name for file in files}
     if not any(name.endswith(".safetensors") for name in names) or "config.json" not in names:
         raise ModelError(
             f"{key}: '{base.model}' holds no config.json with *.safetensors; convert the weights to "
             "safetensors (transformers: model.save_pretrained) or choose another revision."
         )
-    architecture = _architecture(origin, base.model)
+    architecture = architecture_of(origin, key)
     tokenizer = load_tokenizer(origin, key=key)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for file in files:
         shutil.copy(file, partial / file.name)
-    kind = _kind_of(architecture)
+    kind = kind_of(architecture)
     write_mlmodel(partial, architecture, tokenizer, kind=kind)
     # The place a local model came from is no part of what it is: only a hub repository names its content.
     settings = {"base_model": {"model": base.model, "commit": commit}} if commit else {"base_model": {}}
@@ -159,13 +159,44 @@ def require_base(source: Source, key: str) -> Path:
         ModelError: it is absent or an adapter.
     """
     path = Path(_location(source, key))
-    if _is_adapter(path):
+    if is_adapter(path):
         raise ModelError(
             f"{key}: {path} is an adapter; merge it into its base first (lora.merge: true, or merge_adapter)."
         )
     if not (path / "config.json").is_file():
         raise ModelError(f"{key}: {path} holds no config.json; give the directory of a saved model.")
     return path
+
+
+def is_adapter(source: Source) -> bool:
+    """Whether a directory holds an adapter, which takes the model it was trained on."""
+    path = source.path if isinstance(source, ModelDirectory) else Path(source)
+    return (path / ADAPTER_CONFIG).is_file()
+
+
+def architecture_of(path: Path, key: str) -> str:
+    """Name of the class of a full model, such as ``LlamaForCausalLM``.
+
+    Raises:
+        ModelError: transformers does not have it built in.
+    """
+    architectures = json.loads((path / "config.json").read_text()).get("architectures") or [""]
+    if not hasattr(transformers, architectures[0]):
+        raise ModelError(
+            f"{key}: '{path}' is of the architecture '{architectures[0]}', which "
+            f"transformers {transformers.__version__} does not have built in; choose another model (code "
+            "that comes with a model is not run)."
+        )
+    return str(architectures[0])
+
+
+def kind_of(architecture: str) -> ModelKind:
+    """What a model is for, by the name of its class."""
+    if architecture.endswith("ForSequenceClassification"):
+        return "reward-model"
+    if architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+        return "causal-lm"
+    return "encoder"
 
 
 def _location(source: Source, key: str) -> str:
@@ -177,11 +208,6 @@ def _location(source: Source, key: str) -> str:
             raise ModelError(f"{key}: there is no model directory {path}; correct the path.")
         return str(path)
     return source
-
-
-def _is_adapter(source: Source) -> bool:
-    path = source.path if isinstance(source, ModelDirectory) else Path(source)
-    return (path / ADAPTER_CONFIG).is_file()
 
 
 def _merged(
@@ -203,25 +229,6 @@ def _merged(
     model = PeftModel.from_pretrained(load(base), str(path), config=PeftConfig.from_pretrained(str(path)))
     merged: PreTrainedModel = model.merge_and_unload()
     return merged.eval()
-
-
-def _architecture(path: Path, name: str) -> str:
-    architectures = json.loads((path / "config.json").read_text()).get("architectures") or [""]
-    if not hasattr(transformers, architectures[0]):
-        raise ModelError(
-            f"base_model.model: '{name}' is of the architecture '{architectures[0]}', which "
-            f"transformers {transformers.__version__} does not have built in; choose another model (code "
-            "that comes with a model is not run)."
-        )
-    return str(architectures[0])
-
-
-def _kind_of(architecture: str) -> ModelKind:
-    if architecture.endswith("ForSequenceClassification"):
-        return "reward-model"
-    if architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
-        return "causal-lm"
-    return "encoder"
 
 
 @contextmanager

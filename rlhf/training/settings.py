@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlhf.models.settings_quantization import QuantizationAwareSettings
 from rlhf.settings import Settings
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -186,6 +187,9 @@ class SFTSettings(TrainerSettings):
     GPUs; on CPU ``length_grouping`` is faster."""
     lora: LoRASettings | None = None
     """Train an adapter instead of all weights."""
+    quantization_aware: QuantizationAwareSettings | None = None
+    """Train for an export with integer weights; needs torchao. The saved policy keeps its full precision. Not
+    together with ``lora``."""
     pad_token: str | None = None
     """Token for padding, when the tokenizer has none of its own. Default: a token unlike EOS is found or
     added."""
@@ -194,6 +198,12 @@ class SFTSettings(TrainerSettings):
     def _rows_keep_their_weight(self) -> Self:
         if self.packing and self.use_weights:
             raise ValueError("packing loses the weights of rows; turn packing or use_weights off")
+        return self
+
+    @model_validator(mode="after")
+    def _all_weights_are_rounded(self) -> Self:
+        if self.quantization_aware is not None and self.lora is not None:
+            raise ValueError("quantization_aware trains all weights; leave lora or quantization_aware out")
         return self
 
 

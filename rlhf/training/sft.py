@@ -21,6 +21,7 @@ from rlhf.errors import DataError
 from rlhf.models.directory import ModelDirectory
 from rlhf.models.loading import load_policy, load_tokenizer, require_base
 from rlhf.models.log_probs import LINEAR_HEAD_ARCHITECTURES
+from rlhf.models.quantization import fake_quantize, require_torchao, unwrap_fake_quantized
 from rlhf.models.saving import merge_adapter, require_new, save_model
 from rlhf.models.templates import install_template
 from rlhf.models.tokenizer import ensure_pad_token, fit_model
@@ -38,6 +39,7 @@ from rlhf.training.arguments import (
 )
 from rlhf.training.callbacks import DevEvaluation, SinkCallback
 from rlhf.training.lora import lora_config
+from rlhf.training.quantization_aware import FakeQuantizationCallback
 from rlhf.training.rows import IGNORED, EncodedRows, encode_demonstrations, token_loss
 from rlhf.training.settings import SFTSettings, TrainerSettings
 
@@ -77,6 +79,8 @@ def train_sft(
     require_new(output_dir)
     base = require_base(base, "sft base model")
     options = quantization_options(settings.lora)
+    if settings.quantization_aware is not None:
+        require_torchao("sft.quantization_aware")
     tokenizer = load_tokenizer(base)
     added = install_template(tokenizer, settings.template) + ensure_pad_token(tokenizer, settings.pad_token)
     refuse_added_tokens(added, settings.lora, "sft")
@@ -195,6 +199,11 @@ def fit_language_model(
         evaluation = DevEvaluation(evaluate, times=settings.evaluations, sink=sink, prefix=prefix)
         callbacks.append(evaluation)
     lora = getattr(settings, "lora", None)
+    aware = getattr(settings, "quantization_aware", None)
+    rounding: list[FakeQuantizationCallback] = []
+    if aware is not None:
+        logger.info("%d linear layers train for %s.", fake_quantize(model, aware.scheme), aware.scheme)
+        rounding.append(FakeQuantizationCallback(aware.delay_steps))
     trainer = PolicyTrainer(
         model,
         arguments,
@@ -204,10 +213,12 @@ def fit_language_model(
             WeightedCollator(pad_token_id=tokenizer.pad_token_id) if "weight" in train.column_names else None
         ),
         # Progress first, then the evaluation of the same step.
-        callbacks=[SinkCallback(sink, prefix), *callbacks],
+        callbacks=[*rounding, SinkCallback(sink, prefix), *callbacks],
         peft_config=lora_config(lora, "policy") if lora is not None else None,
     )
     metrics = run_trainer(trainer, settings)
+    if aware is not None:
+        unwrap_fake_quantized(trained_model(trainer))
     return trained_model(trainer), metrics | (evaluation.latest if evaluation else {})
 
 

@@ -69,10 +69,13 @@ def test_what_nothing_needs_goes_and_what_the_champion_comes_from_stays(
     assert str(rejected.id) in {run.id for run in found.runs}
     assert not {str(first_run.id), str(another.id)} & {run.id for run in found.runs}
     assert _policy(rejected).exists()  # planning deletes nothing
-    outside = replace(found.artifacts[0], id=str(champion.tags["zenml.artifact_version_id"]))
+    promoted = replace(found.artifacts[0], id=champion.tags["zenml.artifact_version_id"])
+    with pytest.raises(PromotionError, match="became policy@champion meanwhile"):
+        retention.delete(replace(found, artifacts=(promoted, *found.artifacts)), by="ann")
+    assert Client().get_pipeline_run(rejected.id)
     held = sum(file.stat().st_size for file in environment.artifact_store().rglob("*") if file.is_file())
 
-    freed = retention.delete(replace(found, artifacts=(outside, *found.artifacts)), by="ann")
+    freed = retention.delete(found, by="ann")
 
     left = sum(file.stat().st_size for file in environment.artifact_store().rglob("*") if file.is_file())
     assert freed == held - left > 0
