@@ -17,6 +17,7 @@ from rich.table import Table  # noqa: E402
 from ops import feedback_servers_cli  # noqa: E402
 from ops.export_cli import export  # noqa: E402
 from ops.feedback_cli import feedback  # noqa: E402
+from ops.registry_cli import prune, registry  # noqa: E402
 from rlhf.errors import RLHFError  # noqa: E402
 
 
@@ -40,6 +41,8 @@ def main(verbose: bool) -> None:
 
 main.add_command(feedback)
 main.add_command(export)
+main.add_command(registry)
+main.add_command(prune)
 feedback.add_command(feedback_servers_cli.push)
 feedback.add_command(feedback_servers_cli.export)
 

@@ -10,8 +10,9 @@ from ops.registries import policy_registry
 from ops.stage import stage
 from rlhf.models.directory import ModelDirectory
 from rlhf.registry.champion import ChampionRef
-from rlhf.registry.promotion import decide, decision_report, promote
+from rlhf.registry.promotion import decide, decision_report
 from rlhf.registry.settings import PromotionSettings
+from rlhf.registry.transaction import promote
 from rlhf.report import Report
 
 

@@ -7,11 +7,12 @@ from zenml import ArtifactConfig, step
 from materializers.value import ValueMaterializer
 from ops.registries import policy_registry
 from rlhf.registry.champion import ChampionRef
+from rlhf.registry.transaction import settled_champion
 
 
 # Never cached, and an input of evaluation and promotion: no cached verdict can speak of an older champion.
 @step(enable_cache=False, output_materializers={"champion": ValueMaterializer})
 def resolve_champion() -> Annotated[ChampionRef, ArtifactConfig(name="champion")]:
     """The champion's version, digest and place; all empty when there is none yet."""
-    registered = policy_registry().champion()
+    registered = settled_champion(policy_registry())
     return registered.as_champion() if registered else ChampionRef()

@@ -64,6 +64,8 @@ class FileSource(Settings):
     """Name of the source in rows and reports; by default the file's name without its endings."""
     limit: PositiveInt | None = None
     """Read at most this many records; by default all."""
+    license: str | None = Field(default=None, min_length=1)
+    """Licence of the data, such as `CC-BY-4.0`, for the model card."""
 
     @property
     def location(self) -> Path:
@@ -102,6 +104,8 @@ class HubSource(Settings):
     """Name of the source in rows and reports; by default the dataset's id."""
     limit: PositiveInt | None = None
     """Read at most this many records; by default all."""
+    license: str | None = Field(default=None, min_length=1)
+    """Licence of the data, such as `CC-BY-4.0`, for the model card."""
 
     @property
     def source_name(self) -> str:
@@ -117,6 +121,11 @@ class SampleSource(Settings):
     """Which sample."""
     settings: SupportDeskSettings = SupportDeskSettings()
     """Size and seed of the sample."""
+
+    @property
+    def license(self) -> str:
+        """Licence of the data: this repository's."""
+        return "Apache-2.0"
 
     @property
     def source_name(self) -> str:
@@ -137,6 +146,8 @@ class CustomSource(Settings):
     configs, logs and artifacts see only that name."""
     name: str | None = Field(default=None, min_length=1)
     """Name of the source in reports; by default the class."""
+    license: str | None = Field(default=None, min_length=1)
+    """Licence of the data, such as `CC-BY-4.0`, for the model card."""
 
     @property
     def source_name(self) -> str:

@@ -1,7 +1,4 @@
-"""Promotion: a pure decision over figures, and the registry moves that carry it out.
-
-The decision reads no registry and the moves read no figures. Neither measures: evaluation does.
-"""
+"""The decision on a promotion: pure, over figures and criteria. It reads no registry and measures nothing."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,18 +6,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from rlhf.errors import ConfigError, PromotionError
+from rlhf.errors import ConfigError
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.settings import Criterion, PromotionSettings
-from rlhf.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Candidate, RegisteredVersion, RegistryStore
 from rlhf.report import Report, ReportBuilder
 
 Verdict = Literal["promote", "reject", "already_champion"]
-Action = Literal["promoted", "rejected", "already_champion", "dry_run"]
 
 
 class _Record(BaseModel):
-    """Decisions and outcomes are artifacts between steps, so they are models that survive JSON."""
+    """Decisions are artifacts between steps, so they are models that survive JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,15 +55,6 @@ class PromotionDecision(_Record):
         against = f"version {self.champion.version}" if self.champion.exists else "no champion"
         takes = "would take" if self.mode == "dry_run" else "takes"
         return f"Model {name} passes all {len(self.reasons)} criteria and {takes} the place of {against}."
-
-
-class PromotionOutcome(_Record):
-    """What was done. ``version`` is the candidate's, ``None`` when nothing was written."""
-
-    action: Action
-    version: str | None
-    champion: ChampionRef
-    previous: ChampionRef
 
 
 def decide(
@@ -157,52 +143,6 @@ def judge(
     )
 
 
-def promote(
-    store: RegistryStore,
-    candidate: Candidate,
-    decision: PromotionDecision,
-    expected_champion: ChampionRef | None = None,
-) -> PromotionOutcome:
-    """Carry a decision out: register the candidate and, if it won, make it the champion.
-
-    The champion's alias moves last and is the commit: whatever was interrupted before it is completed by the
-    same call made again, without a second version; after it, the call changes nothing. A rejected candidate
-    is registered as well, with its verdict as tags, so that every decision can be read in the registry.
-
-    Args:
-        expected_champion: what the champion must still be; the decision's own by default.
-
-    Raises:
-        PromotionError: the decision is about another model, or the champion is no longer the expected one.
-    """
-    if decision.candidate_digest != candidate.digest:
-        raise PromotionError(
-            f"The decision is about model {decision.candidate_digest[:12]}, not {candidate.digest[:12]}; "
-            "run the gate on this model."
-        )
-    expected = decision.champion if expected_champion is None else expected_champion
-    with store.lock():
-        current = store.champion()
-        if decision.mode == "dry_run":
-            return _outcome("dry_run", None, current, current)
-        if current is not None and current.digest == candidate.digest:
-            # Said again because a store of two registries may have been stopped between them.
-            store.set_alias(CHAMPION, current.version)
-            return _outcome("already_champion", current, current, current)
-        if decision.verdict != "reject":
-            _refuse_if_moved(expected, current)
-        version = store.find(candidate.digest) or store.register(candidate)
-        store.set_alias(CANDIDATE, version.version)
-        store.set_tags(version.version, decision_tags(decision))
-        if not decision.promote:
-            return _outcome("rejected", version, current, current)
-        if current is not None:
-            store.set_alias(PREVIOUS, current.version)
-        store.set_alias(CHAMPION, version.version)
-        _refuse_if_moved(version.as_champion(), store.champion())
-    return _outcome("promoted", version, version, current)
-
-
 def decision_tags(decision: PromotionDecision) -> dict[str, str]:
     """The verdict as registry tags: what was decided, against whom, and the figures it rests on."""
     figures = {
@@ -238,31 +178,3 @@ def decision_report(decision: PromotionDecision) -> Report:
         ],
     )
     return builder.build()
-
-
-def _refuse_if_moved(expected: ChampionRef, current: RegisteredVersion | None) -> None:
-    actual = current.as_champion() if current else ChampionRef()
-    if (expected.version, expected.digest) != (actual.version, actual.digest):
-        raise PromotionError(
-            f"The champion is {_name(actual)} and not {_name(expected)}, which this promotion rests on; "
-            "another run moved it: evaluate against the new champion and decide again."
-        )
-
-
-def _name(champion: ChampionRef) -> str:
-    return f"version {champion.version} ({str(champion.digest)[:12]})" if champion.exists else "nobody"
-
-
-def _outcome(
-    action: Action,
-    version: RegisteredVersion | None,
-    champion: RegisteredVersion | None,
-    replaced: RegisteredVersion | None,
-) -> PromotionOutcome:
-    moved = action == "promoted"
-    return PromotionOutcome(
-        action=action,
-        version=version.version if version else None,
-        champion=champion.as_champion() if champion else ChampionRef(),
-        previous=replaced.as_champion() if moved and replaced else ChampionRef(),
-    )

@@ -21,9 +21,10 @@ from rlhf.models.architecture import new_llama
 from rlhf.models.directory import ModelDirectory
 from rlhf.models.saving import save_model
 from rlhf.models.tokenizer import train_tokenizer
-from rlhf.registry.promotion import decide, promote
+from rlhf.registry.promotion import decide
 from rlhf.registry.settings import Criterion, PromotionSettings
 from rlhf.registry.store import Candidate
+from rlhf.registry.transaction import promote
 from rlhf.training.settings import ArchitectureSettings
 
 
@@ -69,7 +70,7 @@ def test_the_champion_loads_by_alias_over_http_without_a_second_copy_of_the_weig
     client = MlflowClient(tracking_uri=server, registry_uri=server)
     run = open_run(client, PipelineRun("http-run", "http-run", "http"), {})
     # A name of its own: the versions in the session's ZenML are numbered by the local registry.
-    registry = registries.PolicyRegistry(client, name="policy-over-http")
+    registry = registries.MLflowRegistry(client, prefix="http-")
     candidate = Candidate(policy.digest, str(policy.path), tags={registries.RUN_TAG: run.info.run_id})
     settings = PromotionSettings(criteria=(Criterion(metric="eval/kl", maximum=10),))
     decision = decide({"eval/kl": 1.0}, settings, registries.ChampionRef(), candidate_digest=policy.digest)
@@ -77,13 +78,11 @@ def test_the_champion_loads_by_alias_over_http_without_a_second_copy_of_the_weig
 
     mlflow.set_tracking_uri(server)
     mlflow.set_registry_uri(server)
-    loaded = mlflow.transformers.load_model("models:/policy-over-http@champion")
+    loaded = mlflow.transformers.load_model("models:/http-policy@champion")
     expected = LlamaForCausalLM.from_pretrained(policy.path, dtype=torch.float32).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.model.state_dict().items())
 
-    source = Path(
-        client.get_model_version_by_alias("policy-over-http", "champion").source.removeprefix("file://")
-    )
+    source = Path(client.get_model_version_by_alias("http-policy", "champion").source.removeprefix("file://"))
     assert (source / "model.safetensors").samefile(policy.path / "model.safetensors")
 
 

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from ops import environment, launch
+from ops.model_cards import CARD, read_card
 from ops.registries import DIGEST_TAG, policy_registry
 from ops.stage import MLFLOW_RUN_ID
 from rlhf.evaluation.settings import EvaluationSettings
@@ -63,21 +63,24 @@ def test_the_first_policy_becomes_the_champion_in_both_registries(first_run: Pip
     assert zenml.get_artifact("policy").content_hash == policy.digest
 
 
-def test_a_version_number_that_returns_after_a_reset_of_mlflow_is_not_taken_for_the_old_version(
-    first_run: PipelineRunResponse,
+def test_the_proxy_is_registered_with_the_policy_and_the_card_lies_beside_both(
+    first_run: PipelineRunResponse, mlflow: MlflowClient
 ) -> None:
     registry = policy_registry()
     champion = registry.champion()
     assert champion is not None
-    old = Client().get_model_version("policy", f"v{champion.version}")
-    again = ModelVersion("policy", champion.version, 0, tags=[ModelVersionTag(DIGEST_TAG, "f" * 64)])
-    new = registry.zenml_version(again)
-    try:
-        assert new.id != old.id
-        assert new.name == f"v{champion.version}-{'f' * 12}"
-        assert registry.zenml_version(again).id == new.id
-    finally:
-        Client().delete_model_version(new.id)
+    proxy = first_run.steps["train_proxy_reward_model"].outputs["reward_model"][0]
+    found = mlflow.get_model_version_by_alias("reward-model", "champion")
+    assert champion.reward_model("proxy") == str(found.version)
+    assert found.tags[DIGEST_TAG] == proxy.content_hash
+    assert Client().get_model_version("reward-model", "production").name == f"v{found.version}"
+    card = read_card(champion.path)
+    assert card is not None
+    assert (Path(proxy.uri) / CARD).exists()
+    for part in ("| support_desk | Apache-2.0 |", "Krippendorff", "## Settings", "Among the worst answers"):
+        assert part in card, card
+    assert mlflow.get_model_version("policy", champion.version).description[:200] == card[:200]
+    assert open_directory(Path(champion.path), verify=True).digest == champion.digest
 
 
 def test_the_registered_version_is_the_artifact_itself(

@@ -61,6 +61,8 @@ class _ServerSource(Settings):
     """Name of the environment variable that holds the key; the key itself is never in a config."""
     name: str | None = Field(default=None, min_length=1)
     """Name of the source in rows and reports."""
+    license: str | None = Field(default=None, min_length=1)
+    """Licence of the data, such as `CC-BY-4.0`, for the model card."""
     annotators: Literal["name", "id"] = "name"
     """Whether annotators appear by user name or by the server's id of them, as a pseudonym. Names need a key
     that may list users."""

@@ -110,7 +110,7 @@ def _identity(source: Source) -> Any:
     own = getattr(source, "identity", None)
     if own is not None:
         return own
-    identity = source.model_dump(mode="json", exclude={"name"})
+    identity = source.model_dump(mode="json", exclude={"name", "license"})
     if isinstance(source, FileSource):
         identity["path"] = source.location.resolve().as_posix()
     return identity
