@@ -232,10 +232,11 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
     problems = []
     if values["base_model"] is not None and values["pretrain"] is not None:
         problems.append(Problem("parameters.pretrain", "contradicts base_model; keep one of the two"))
-    if values["datasets"].folds < 2:
+    if values["datasets"].folds < 3:
         problems.append(
             Problem(
-                "parameters.datasets.folds", "the proxy and the selection model need a fold each; set it to 2"
+                "parameters.datasets.folds",
+                "the proxy, the selection model and the judge need a fold each; set it to 3",
             )
         )
     for stage in ("sft", "reward_model", "ppo"):

@@ -12,11 +12,14 @@ _HEADLINES = (
     "eval/gold/sft",
     "eval/gold/policy",
     "eval/gold/win_rate_vs_sft",
+    "eval/judge/win_rate_vs_sft",
+    "eval/judge/length_controlled_win_rate_vs_sft",
     "eval/selection/win_rate_vs_sft",
     "eval/proxy/win_rate_vs_sft",
     "eval/kl",
     "eval/proxy/agreement_with_gold",
     "eval/selection/agreement_with_gold",
+    "eval/judge/agreement_with_gold",
 )
 
 

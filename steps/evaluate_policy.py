@@ -24,15 +24,18 @@ def evaluate_policy(
     sft_policy: ModelDirectory,
     proxy: ModelDirectory,
     selection: ModelDirectory,
+    judge: ModelDirectory,
     champion: ChampionRef,
     prompts: DatasetDict,
     comparisons: DatasetDict,
+    demonstrations: DatasetDict,
     frontier: Dataset,
     settings: EvaluationSettings,
     seed: int,
     rewards_content: str = "",
 ) -> Annotated[Report, ArtifactConfig(name="evaluation", tags=["report"])]:
-    """Rewards, KL, length and win rates with intervals, the reward/KL frontier, and samples side by side.
+    """Rewards, KL, language and win rates with intervals, the reward models' own accuracy and calibration,
+    the reward/KL frontier, and samples side by side.
 
     ``rewards_content`` is for the cache key: the code of ``settings.rewards`` (:func:`ops.cache.code_of`).
     """
@@ -45,8 +48,10 @@ def evaluate_policy(
             champion=champion_directory(champion),
             proxy=proxy.path,
             selection=selection.path,
+            judge=judge.path,
             prompts=prompts["test"],
             comparisons=comparisons["test"],
+            demonstrations=demonstrations["test"],
             frontier=frontier,
             settings=settings,
             seed=seed,

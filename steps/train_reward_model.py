@@ -20,11 +20,12 @@ def train_reward_model(
     base_model: ModelDirectory,
     judgements: DatasetDict,
     settings: RewardModelSettings,
-    role: Literal["proxy", "selection"],
+    role: Literal["proxy", "selection", "judge"],
     fold: int,
     seed: int,
 ) -> Annotated[ModelDirectory, ArtifactConfig(name="reward_model", tags=["model", "reward-model"])]:
-    """A scalar reward model. ``proxy`` is what PPO maximises, ``selection`` only picks its checkpoints."""
+    """A scalar reward model. ``proxy`` is what PPO maximises, ``selection`` only picks its checkpoints,
+    ``judge`` only evaluates."""
     from rlhf.training.reward_model import train_reward_model as train
 
     with stage(f"reward_{role}") as run:

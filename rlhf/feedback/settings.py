@@ -190,8 +190,9 @@ class DatasetSettings(Settings):
     """Share of prompts whose rows are kept for the gate's evaluation."""
     dev_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of prompts whose rows are kept for choosing checkpoints."""
-    folds: int = Field(default=2, ge=1)
-    """Number of folds of the comparisons; reward models with different jobs train on different folds."""
+    folds: int = Field(default=3, ge=1)
+    """Number of folds of the comparisons and ratings; reward models with different jobs train on different
+    folds: 0 the proxy, 1 the selection model, 2 the judge."""
     split_salt: str = ""
     """Changes which prompts fall on which side and into which fold; leave it alone once a model was
     judged."""

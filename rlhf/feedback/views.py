@@ -53,6 +53,8 @@ COMPARISONS_SCHEMA = pa.schema(
         ("weight", pa.float64()),
         ("margin", pa.float64()),
         ("agreement", pa.float64()),
+        ("votes", pa.int64()),
+        ("source", pa.string()),
         ("fold", pa.int64()),
         ("record_id", pa.string()),
     ]
@@ -81,8 +83,8 @@ class Views:
     demonstrations: datasets.DatasetDict
     """``prompt``, ``completion`` (one assistant message), ``weight``, ``record_id``."""
     comparisons: datasets.DatasetDict
-    """``prompt``, ``chosen``, ``rejected``, ``weight``, ``margin``, ``agreement``, ``fold``,
-    ``record_id``."""
+    """``prompt``, ``chosen``, ``rejected``, ``weight``, ``margin``, ``agreement``, ``votes`` (those that are
+    no ties), ``source``, ``fold``, ``record_id``."""
     ratings: datasets.DatasetDict
     """``prompt`` (empty where a whole text was rated), ``completion``, ``rating`` (the mean of its
     annotators'), ``question``, ``fold``, ``record_id``."""
@@ -275,6 +277,8 @@ def _assemble(
                         "weight": pair.confidence if how.weight == "confidence" else 1.0,
                         "margin": pair.log_odds if how.margin == "log_odds" else pair.margin,
                         "agreement": pair.agreement,
+                        "votes": pair.votes,
+                        "source": material.sources[pair.record_id],
                         "fold": fold_of_key(pair.prompt, settings.folds, settings.split_salt),
                         "record_id": pair.record_id,
                     },

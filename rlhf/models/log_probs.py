@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -102,6 +102,10 @@ def score_completions(
     if keep_logits or len(states) <= rows:
         return *of_block(states, batch.targets), states
     block = -(-rows // 4)  # a backward pass holds one block's beside everything else
+    head = model.get_output_embeddings()
+    if type(head) is nn.Linear and head.bias is None and not entropy:
+        values: Tensor = _HeadLogProbs.apply(states, head.weight, batch.targets, temperature, block)
+        return values, None, states
     parts = [
         checkpoint(of_block, *given, use_reentrant=False, preserve_rng_state=False)
         for given in zip(states.split(block), batch.targets.split(block), strict=True)
@@ -113,6 +117,52 @@ def score_completions(
 def _tempered(logits: Tensor, temperature: float) -> Tensor:
     logits = logits.float()
     return logits if temperature == 1.0 else logits / temperature
+
+
+class _HeadLogProbs(torch.autograd.Function):
+    """Log-softmax at one index per row of a linear head's output, of which one block exists at a time, in the
+    backward pass too; the weight's gradient is summed in place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float, block: int
+    ) -> Tensor:
+        device = states.device.type
+        mixed = torch.is_autocast_enabled(device)
+        ctx.dtype = torch.get_autocast_dtype(device) if mixed else states.dtype
+        ctx.temperature, ctx.block = temperature, block
+        ctx.save_for_backward(states, weight, targets)
+        parts = [
+            _cross_entropy(_tempered(logits, temperature), targets[rows])
+            for rows, _, logits in _head_blocks(states, weight.to(ctx.dtype), block)
+        ]
+        return -torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        states, weight, targets = ctx.saved_tensors
+        used = weight.to(ctx.dtype)
+        of_states = torch.empty_like(states)
+        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for rows, given, logits in _head_blocks(states, used, ctx.block):
+            gradient = (gradients[0][rows] / ctx.temperature)[:, None]
+            logits = _tempered(logits, ctx.temperature)
+            _gradient_over(logits, targets[rows], gradient)
+            inner = logits.to(ctx.dtype)
+            of_states[rows] = inner @ used
+            if of_weight is not None and of_weight.dtype == inner.dtype:
+                of_weight.addmm_(inner.t(), given)
+            elif of_weight is not None:
+                of_weight += inner.t() @ given
+        return of_states, of_weight, None, None, None
+
+
+def _head_blocks(states: Tensor, weight: Tensor, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Slices of rows with their states, in the weight's precision, and logits."""
+    for start in range(0, len(states), size):
+        rows = slice(start, start + size)
+        given = states[rows].to(weight.dtype)
+        yield rows, given, F.linear(given, weight)
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -132,17 +182,26 @@ class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(logits, targets)
-        # the fused kernel is the fastest way, and a block of rows keeps its copy of the logits small
-        parts = [-F.cross_entropy(logits[rows], targets[rows], reduction="none") for rows in _blocks(logits)]
-        return torch.cat(parts)
+        return -_cross_entropy(logits, targets)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         logits, targets = ctx.saved_tensors
-        gradient = gradients[0][:, None]
-        for rows in _blocks(logits):
-            torch.mul(logits[rows].softmax(-1), -gradient[rows], out=logits[rows])
-        return logits.scatter_add_(1, targets[:, None], gradient), None
+        return _gradient_over(logits, targets, gradients[0][:, None]), None
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    # the fused kernel is the fastest way, and a block of rows keeps its copy of the logits small
+    return torch.cat(
+        [F.cross_entropy(logits[rows], targets[rows], reduction="none") for rows in _blocks(logits)]
+    )
+
+
+def _gradient_over(logits: Tensor, targets: Tensor, gradient: Tensor) -> Tensor:
+    """Write over the logits [N, V] the gradient of their tokens' log-probabilities, weighted [N, 1]."""
+    for rows in _blocks(logits):
+        torch.mul(logits[rows].softmax(-1), -gradient[rows], out=logits[rows])
+    return logits.scatter_add_(1, targets[:, None], gradient)
 
 
 def token_entropy(logits: Tensor) -> Tensor:

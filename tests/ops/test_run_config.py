@@ -69,6 +69,14 @@ def test_a_base_model_and_pre_training_contradict_each_other() -> None:
     assert problem == "parameters.pretrain: contradicts base_model; keep one of the two"
 
 
+def test_every_reward_model_needs_a_fold_of_its_own() -> None:
+    [problem] = _problems(_with(datasets={"folds": 2}))
+    assert problem == (
+        "parameters.datasets.folds: the proxy, the selection model and the judge need a fold each; "
+        "set it to 3"
+    )
+
+
 def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_SET", raising=False)
     sources = [{"type": "file", "path": "${NOT_SET}/x.jsonl"}]
