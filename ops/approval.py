@@ -153,7 +153,8 @@ def answer(name_or_id: str, given: ApprovalAnswer) -> ApprovalOutcome:
         closed = Client().get_artifact_version(artifact.id).run_metadata
     if CLOSED not in closed:
         raise PromotionError(
-            f"The answer could not be carried out: see the run {waiting.name}, and answer again when it is mended."
+            f"The answer could not be carried out: see the run {waiting.name}; when the cause is mended, "
+            "answer again."
         )
     return ApprovalOutcome.model_validate({"action": closed[CLOSED], "reason": closed[WHY]})
 

@@ -14,6 +14,7 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from ops.approval_cli import approve, gate, reject  # noqa: E402
 from ops.feedback_cli import feedback  # noqa: E402
 from ops.feedback_servers_cli import export, push  # noqa: E402
 from ops.registry_cli import prune, registry  # noqa: E402
@@ -39,6 +40,9 @@ def main(verbose: bool) -> None:
 
 
 main.add_command(feedback)
+main.add_command(approve)
+main.add_command(reject)
+main.add_command(gate)
 feedback.add_command(push)
 feedback.add_command(export)
 main.add_command(registry)
