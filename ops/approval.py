@@ -37,6 +37,7 @@ from ops.registries import policy_registry
 from rlhf.errors import PromotionError
 from rlhf.registry.approval import ApprovalAnswer, ApprovalOutcome
 from rlhf.registry.gate_report import decision_of, expiry_of
+from rlhf.registry.store import POLICY, by_digest
 
 logger = logging.getLogger(__name__)
 
@@ -252,9 +253,9 @@ def _expire(request: OpenRequest) -> None:
     client = Client()
     reason = f"Nobody answered until {request.expires_at:%Y-%m-%d %H:%M} UTC."
     registry = policy_registry()
-    if (version := registry.find(request.candidate)) is not None:
+    if (version := by_digest(registry, POLICY, request.candidate)) is not None:
         registry.set_tags(
-            version.version, {"promotion.approved": "false", "promotion.approval_reason": reason}
+            POLICY, version.version, {"promotion.approved": "false", "promotion.approval_reason": reason}
         )
     for attempt in count(1):
         name = f"approval-{request.artifact}-{attempt}"

@@ -4,7 +4,7 @@ import getpass
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from rlhf.errors import PromotionError
 
@@ -39,7 +39,12 @@ def waiting() -> None:
     """List the runs whose verdict waits for approval."""
     from ops.approval import open_requests
 
-    table = Table("run", "candidate", "champion it was judged against", "may be approved until (UTC)")
+    table = Table(
+        Column("run", overflow="fold"),
+        "candidate",
+        "champion it was judged against",
+        "may be approved until (UTC)",
+    )
     for request in open_requests():
         until = f"{request.expires_at:%Y-%m-%d %H:%M}"
         table.add_row(request.run, request.candidate[:12], (request.champion or "none")[:12], until)

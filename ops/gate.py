@@ -6,15 +6,21 @@ from typing import Any
 
 from zenml.client import Client
 from zenml.enums import MetadataResourceTypes
-from zenml.models import ArtifactVersionResponse, PipelineRunResponse, RunMetadataResource
+from zenml.models import (
+    ArtifactVersionResponse,
+    ModelVersionResponse,
+    PipelineRunResponse,
+    RunMetadataResource,
+)
+from zenml.utils.pagination_utils import depaginate
 
-from ops.registries import DIGEST_TAG, PolicyRegistry, policy_registry
+from ops.registries import MLflowRegistry, policy_registry
 from rlhf.errors import PromotionError
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.gate_report import VerdictInputs
 from rlhf.registry.seal import SEAL, seal_problem, signing_key
 from rlhf.registry.settings import PromotionSettings
-from rlhf.registry.store import Candidate
+from rlhf.registry.store import POLICY, Candidate, by_digest
 from rlhf.report import Report
 
 SEAL_TAG = "promotion.seal"
@@ -51,14 +57,16 @@ def verdict_inputs(
 
 
 def link_verdict(
-    registry: PolicyRegistry, version: str | None, report: Report, *, tag: str = SEAL_TAG
+    registry: MLflowRegistry, version: str | None, report: Report, *, tag: str = SEAL_TAG
 ) -> None:
     """Write the verdict's digest to the candidate's version in both registries; nothing after a dry run."""
     if version is None:
         return
     seal = report.data[SEAL]["sha256"]
-    registry.set_tags(version, {tag: seal})
-    counterpart = registry.zenml_version(registry.mlflow.get_model_version(registry.name, version))
+    registry.set_tags(POLICY, version, {tag: seal})
+    counterpart = _counterpart(str(report.data["candidate_digest"]))
+    if counterpart is None:
+        return
     shown = {tag: seal, "promotion.verdict": report.data["verdict"], "promotion": report.data["summary"]}
     Client().create_run_metadata(
         shown, [RunMetadataResource(id=counterpart.id, type=MetadataResourceTypes.MODEL_VERSION)]
@@ -130,20 +138,27 @@ def _registry_checks(record: dict[str, Any]) -> list[Check]:
     if record["mode"] == "dry_run":
         return []
     registry = policy_registry()
-    version = registry.find(record["candidate_digest"])
+    version = by_digest(registry, POLICY, record["candidate_digest"])
     if version is None:
         return [Check("registered version", "the candidate is not registered.")]
-    entry = registry.mlflow.get_model_version(registry.name, version.version)
     seal = record[SEAL]["sha256"]
-    # A later run of the same weights leaves its own verdict there.
-    mirrored = registry.zenml_version(entry).run_metadata.get(SEAL_TAG)
+    counterpart = _counterpart(version.digest)
+    mirrored = counterpart.run_metadata.get(SEAL_TAG) if counterpart else None
+    # A later run that came to the same weights leaves its own verdict there.
     return [
-        _compare(
-            f"MLflow version {version.version}, model", record["candidate_digest"], entry.tags[DIGEST_TAG]
-        ),
-        _compare(f"MLflow version {version.version}, verdict", seal, entry.tags.get(SEAL_TAG)),
+        _compare(f"MLflow version {version.version}, verdict", seal, version.tags.get(SEAL_TAG)),
         _compare("ZenML model version, verdict", seal, mirrored),
     ]
+
+
+def _counterpart(digest: str) -> ModelVersionResponse | None:
+    """ZenML's version of a policy, by its content."""
+    client = Client()
+    models = client.list_models(name=f"equals:{POLICY}").items
+    if not models:
+        return None
+    versions = depaginate(client.list_model_versions, model=models[0].id, hydrate=True)
+    return next((v for v in versions if v.description == digest), None)
 
 
 def _compare(what: str, sealed: object, found: object) -> Check:

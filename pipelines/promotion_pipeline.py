@@ -24,6 +24,5 @@ def promotion_pipeline(verdict: str, question: str) -> None:
     artifact = Client().get_artifact_version(UUID(verdict))
     # No answer at all is an answer: what is left out means no.
     answer = wait(schema=ApprovalAnswer, question=question, timeout=0, name="approval")
-    conclude_approval(
-        verdict=artifact, approve=answer.approve, approver=answer.approver, reason=answer.reason
-    )
+    # As parameters: values passed in a call would each become an artifact.
+    conclude_approval.with_options(parameters=answer.model_dump())(verdict=artifact)

@@ -12,9 +12,10 @@ from rlhf.errors import PromotionError
 from rlhf.registry.approval import ApprovalAnswer, answered, resolve
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.gate_report import VerdictInputs, decision_of, expiry_of, verdict_report
-from rlhf.registry.promotion import decision_tags, promote
+from rlhf.registry.promotion import decision_tags
 from rlhf.registry.seal import seal_problem, signing_key
-from rlhf.registry.store import Candidate
+from rlhf.registry.store import POLICY, Candidate, by_digest
+from rlhf.registry.transaction import promote, settled_champion
 from rlhf.report import Report
 
 
@@ -29,7 +30,7 @@ def conclude_approval(
         raise PromotionError(f"{problem} It cannot be approved; run the gate again.")
     decision = decision_of(verdict.data)
     registry = policy_registry()
-    current = registry.champion()
+    current = settled_champion(registry)
     answer = ApprovalAnswer(approve=approve, approver=approver, reason=reason)
     outcome = resolve(
         decision,
@@ -40,15 +41,16 @@ def conclude_approval(
     )
     final = answered(decision, answer, outcome)
     report = verdict_report(final, inputs, key=key)
-    version = registry.find(decision.candidate_digest)
+    version = by_digest(registry, POLICY, decision.candidate_digest)
     if version is None:
         raise PromotionError(
             f"Model {decision.candidate_digest[:12]} is no longer registered, so it cannot be promoted."
         )
     if final.promote:
-        promote(registry, Candidate(digest=version.digest, path=version.path), final)
+        candidate = Candidate(digest=version.digest, path=version.path)
+        promote(registry, candidate, final, by=answer.approver, why=answer.reason)
     else:
-        registry.set_tags(version.version, decision_tags(final))
+        registry.set_tags(POLICY, version.version, decision_tags(final))
     link_verdict(registry, version.version, report, tag=APPROVAL_SEAL_TAG)
     publish_outcome(get_step_context().inputs["verdict"][0], outcome, final.summary)
     return report

@@ -84,6 +84,13 @@ class PromotionDecision(_Record):
         return self.verdict == "promote" and self.mode == "approval" and self.approval is None
 
     @property
+    def without_promotion(self) -> Literal["rejected", "undecided", "awaits_approval"]:
+        """What became of a candidate that is registered and not promoted."""
+        if self.awaits_approval:
+            return "awaits_approval"
+        return "undecided" if self.verdict == "undecided" else "rejected"
+
+    @property
     def summary(self) -> str:
         """The verdict as one sentence."""
         name = self.candidate_digest[:12]
