@@ -111,7 +111,7 @@ def delete(found: Prunable, *, by: str) -> int:
 
 def _plan(older_than_days: float) -> Plan:
     registry = _registry()
-    digests, run_ids = open_approvals(), set()
+    digests, run_ids = set(open_approvals()), set()
     if registry is not None:
         if (journal := registry.journal()) is not None:
             raise PromotionError(
