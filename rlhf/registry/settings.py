@@ -126,8 +126,8 @@ class PromotionSettings(Settings):
 
     criteria: tuple[Criterion, ...] = Field(
         default=(
-            Criterion(metric="eval/selection/win_rate", versus="sft", test="superiority"),
-            Criterion(metric="eval/selection/win_rate", versus="champion", test="superiority"),
+            Criterion(metric="eval/judge/win_rate", versus="sft", test="superiority"),
+            Criterion(metric="eval/judge/win_rate", versus="champion", test="superiority"),
         ),
         min_length=1,
     )

@@ -1,5 +1,5 @@
-"""A verdict that waits for a person, on real ZenML and MLflow: answered by another process, refused, too late,
-and void."""
+"""A verdict that waits for a person, on real ZenML and MLflow: answered by another process, refused, too
+late, and void."""
 
 import subprocess
 import sys
@@ -68,10 +68,7 @@ def test_the_champion_stays_while_the_request_is_open_and_no_process_waits(
     assert approval.open_approvals() == {request.candidate, champion()}
     paused = Client().list_pipeline_runs(name=f"equals:approval-{request.artifact}-1").items
     assert [run.status for run in paused] == [ExecutionStatus.PAUSED]
-    assert (
-        first.name in invoke("gate", "waiting")[1].replace(" ", "")
-        or request.candidate[:12] in (invoke("gate", "waiting")[1])
-    )
+    assert request.candidate[:12] in invoke("gate", "waiting")[1]
 
 
 def test_a_signed_verdict_is_verified_with_its_inputs_and_both_registries(first: PipelineRunResponse) -> None:
@@ -107,7 +104,7 @@ class TestAnswers:
     ) -> None:
         before = champion()
         code, output = invoke("reject", second.name, "--reason", "too terse", "--by", "Ada")
-        assert (code, output.splitlines()[-1]) == (0, output.splitlines()[-1])
+        assert code == 0
         assert "Refused by Ada: too terse" in output
         assert champion() == before
         version = policy_registry().by_alias("candidate")
