@@ -34,6 +34,7 @@ from zenml.utils.pagination_utils import depaginate
 from ops import environment
 from ops.gate import find_run, verdict_artifact, verdict_record
 from ops.registries import policy_registry
+from ops.stage import MLFLOW_RUN_ID
 from rlhf.errors import PromotionError
 from rlhf.registry.approval import ApprovalAnswer, ApprovalOutcome
 from rlhf.registry.gate_report import decision_of, expiry_of
@@ -169,18 +170,18 @@ def answered_at(run: PipelineRunResponse) -> datetime:
 
 
 def publish_outcome(verdict: ArtifactVersionResponse, outcome: ApprovalOutcome, summary: str) -> None:
-    """Close the request on the verdict's artifact, and say on the run that made it what came of it."""
+    """Say what came of a request on the run that made it, in ZenML and MLflow, and close it."""
     client = Client()
     done = {CLOSED: outcome.action, WHY: outcome.reason}
-    run = verdict.producer_pipeline_run_id
-    if run is not None:
-        shown = {
-            "promotion": summary,
-            "action": "promoted" if outcome.action == "approved" else outcome.action,
-        }
+    if verdict.producer_pipeline_run_id is not None:
+        run = client.get_pipeline_run(verdict.producer_pipeline_run_id)
+        action = "promoted" if outcome.action == "approved" else outcome.action
         client.create_run_metadata(
-            {**shown, **done}, [RunMetadataResource(id=run, type=MetadataResourceTypes.PIPELINE_RUN)]
+            {"promotion": summary, "action": action, **done},
+            [RunMetadataResource(id=run.id, type=MetadataResourceTypes.PIPELINE_RUN)],
         )
+        if (mlflow_run := run.run_metadata.get(MLFLOW_RUN_ID)) is not None:
+            policy_registry().mlflow.set_tag(str(mlflow_run), "promotion.action", action)
     # Last: it is what closes the request.
     client.create_run_metadata(
         dict(done), [RunMetadataResource(id=verdict.id, type=MetadataResourceTypes.ARTIFACT_VERSION)]

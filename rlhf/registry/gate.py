@@ -59,15 +59,13 @@ def correct_findings(
     results: Sequence[CriterionResult], criteria: Sequence[Criterion]
 ) -> list[CriterionResult]:
     """Holm's correction (1979, Scand. J. Statist. 6:65) of the findings: tests that are not required."""
-    from statsmodels.stats.multitest import multipletests
+    from rlhf.evaluation.statistics import holm
 
-    family = [i for i, r in enumerate(results) if not r.required and r.p_value is not None]
-    if not family:
-        return list(results)
+    family = {str(i): r.p_value for i, r in enumerate(results) if not r.required and r.p_value is not None}
     corrected = list(results)
-    adjusted = multipletests([results[i].p_value for i in family], method="holm")[1]
-    for i, p in zip(family, adjusted, strict=True):
-        changed: dict[str, object] = {"p_adjusted": float(p)}
+    for position, p in holm(family).items():
+        i = int(position)
+        changed: dict[str, object] = {"p_adjusted": p}
         if results[i].outcome == "met" and p > criteria[i].alpha:
             changed["outcome"] = "undecided"
             changed["reason"] = (
