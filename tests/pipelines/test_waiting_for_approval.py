@@ -3,6 +3,7 @@ late, and void."""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -36,7 +37,7 @@ def closed_as(run: PipelineRunResponse) -> object:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def key() -> None:
+def key() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(KEY, "0123456789abcdef")
         yield

@@ -253,7 +253,7 @@ class TestAChampionIsChallenged:
         replies = {
             "champion": reply([Flaw.NO_ORDER, Flaw.NO_CLOSING, Flaw.WRONG_ITEM]),
             "better": reply([Flaw.NO_CLOSING]),
-            "hacked": reply([Flaw.NO_ORDER, Flaw.RUNS_ON, Flaw.RUNS_ON, Flaw.REPEATED, Flaw.WRONG_ITEM]),
+            "hacked": reply([Flaw.NO_ORDER, Flaw.RUNS_ON, Flaw.REPEATED, Flaw.WRONG_ITEM]),
         }
         return {
             "judge": {who: gold_reward(prompts, texts) for who, texts in replies.items()},
