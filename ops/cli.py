@@ -15,6 +15,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from ops import feedback_servers_cli  # noqa: E402
+from ops.approval_cli import approve, gate, reject  # noqa: E402
 from ops.export_cli import export  # noqa: E402
 from ops.feedback_cli import feedback  # noqa: E402
 from ops.registry_cli import prune, registry  # noqa: E402
@@ -41,6 +42,9 @@ def main(verbose: bool) -> None:
 
 main.add_command(feedback)
 main.add_command(export)
+main.add_command(approve)
+main.add_command(reject)
+main.add_command(gate)
 main.add_command(registry)
 main.add_command(prune)
 feedback.add_command(feedback_servers_cli.push)

@@ -19,13 +19,14 @@ from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
 
-from ops import environment, run_config
+from ops import approval, environment, run_config
 from ops.ledger import check_reach
 from ops.stack import ensure_local_stack
 from rlhf.errors import ConfigError, RLHFError
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.feedback.sources import open_sources
 from rlhf.models.settings_rewards import ClassifierRewardSettings, FunctionRewardSettings
+from rlhf.registry.seal import signing_key
 from rlhf.training.settings import BaseModelSettings, is_local
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,10 @@ def run(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True)
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
     response = rlhf_pipeline.with_options(config_path=str(_effective(config, path)))()
-    return _finished(response)
+    finished = _finished(response)
+    if parameters.promotion.mode == "approval" and finished.status == "completed":  # type: ignore[attr-defined]
+        approval.request_approval(Client().get_pipeline_run(finished.id))
+    return finished
 
 
 def check(config: Mapping[str, Any]) -> BaseModel:
@@ -78,6 +82,7 @@ def check(config: Mapping[str, Any]) -> BaseModel:
     _check_suites(parameters.evaluation)  # type: ignore[attr-defined]
     for source in _functions_in(parameters.reward):  # type: ignore[attr-defined]
         _check_function("reward", source)
+    signing_key(parameters.promotion.signing_key_env)  # type: ignore[attr-defined]
     open_sources(parameters.feedback)  # type: ignore[attr-defined]  # the model is made from a signature
     _check_disk()
     return parameters

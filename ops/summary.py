@@ -43,6 +43,11 @@ def print_summary(run_id: str, console: Console) -> None:
     promotion = _report(run, "promote_policy", "promotion")
     if promotion is not None:
         console.print(str(promotion.data["summary"]))
+        if until := promotion.data.get("expires_at"):
+            console.print(
+                f"Answer until {until:.16} UTC: rlhf approve {run.name} --reason '…', or rlhf reject.",
+                soft_wrap=True,
+            )
     console.print(
         f"Browse it: `make ui` serves ZenML at {environment.ZENML_UI} and MLflow at {environment.MLFLOW_UI}.",
         highlight=False,

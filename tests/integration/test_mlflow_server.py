@@ -21,7 +21,8 @@ from rlhf.models.architecture import new_llama
 from rlhf.models.directory import ModelDirectory
 from rlhf.models.saving import save_model
 from rlhf.models.tokenizer import train_tokenizer
-from rlhf.registry.promotion import decide
+from rlhf.registry.gate import decide
+from rlhf.registry.gate_evidence import Evidence
 from rlhf.registry.settings import Criterion, PromotionSettings
 from rlhf.registry.store import Candidate
 from rlhf.registry.transaction import promote
@@ -73,7 +74,9 @@ def test_the_champion_loads_by_alias_over_http_without_a_second_copy_of_the_weig
     registry = registries.MLflowRegistry(client, prefix="http-")
     candidate = Candidate(policy.digest, str(policy.path), tags={registries.RUN_TAG: run.info.run_id})
     settings = PromotionSettings(criteria=(Criterion(metric="eval/kl", maximum=10),))
-    decision = decide({"eval/kl": 1.0}, settings, registries.ChampionRef(), candidate_digest=policy.digest)
+    decision = decide(
+        Evidence({"eval/kl": 1.0}), settings, registries.ChampionRef(), candidate_digest=policy.digest
+    )
     assert promote(registry, candidate, decision).action == "promoted"
 
     mlflow.set_tracking_uri(server)

@@ -137,16 +137,16 @@ def test_one_process_that_is_to_share_its_networks_is_found_before_training() ->
 
 
 def test_a_criterion_on_a_figure_that_is_not_reported_is_found_before_training() -> None:
-    criteria = [{"metric": "eval/selection/win_rate_vs_sft_lo", "minimum": 0.5}]
+    criteria = [{"metric": "eval/selection/win_rat", "versus": "sft", "minimum": 0.5}]
     [problem] = _problems(_with(promotion={"criteria": criteria}))
     assert problem == (
         "parameters.promotion.criteria.0.metric: the evaluation reports no "
-        "'eval/selection/win_rate_vs_sft_lo', did you mean 'eval/selection/win_rate_vs_sft_low'?"
+        "'eval/selection/win_rat' versus sft, did you mean 'eval/selection/win_rate'?"
     )
 
 
 def test_a_criterion_may_name_a_reward_of_ones_own() -> None:
-    criteria = [{"metric": "eval/gold/win_rate_vs_sft_low", "minimum": 0.5}]
+    criteria = [{"metric": "eval/gold/win_rate", "versus": "sft", "test": "superiority"}]
     rewards = {"gold": "rlhf.sample.gold:gold_reward"}
     assert _problems(_with(promotion={"criteria": criteria}, evaluation={"rewards": rewards})) == []
 
