@@ -7,10 +7,11 @@ an interrupted promotion did not get to is made good by the next call that needs
 
 import fcntl
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 from mlflow.entities.model_registry import ModelVersion
@@ -26,18 +27,24 @@ from materializers.transfer import fetch_directory
 from ops import environment
 from ops.model_source import version_source
 from ops.stage import tracking_uri
+from ops.tracking import tracker_may_return
 from rlhf.errors import ConfigError
 from rlhf.models.directory import MANIFEST, open_directory
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.store import CANDIDATE, CHAMPION, Alias, Candidate, RegisteredVersion
+from rlhf.retries import retried
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 POLICY = "policy"
 DIGEST_TAG = "rlhf.digest"
 PATH_TAG = "rlhf.path"
 ARTIFACT_TAG = "zenml.artifact_version_id"
 RUN_TAG = "mlflow.run_id"
+PATIENCE_SECONDS = 300.0
+"""How long a step waits for a registry that is away, before it fails."""
 _STAGES: Mapping[Alias, ModelStages] = {
     CANDIDATE: ModelStages.STAGING,
     CHAMPION: ModelStages.PRODUCTION,
@@ -60,6 +67,11 @@ def policy_registry() -> "PolicyRegistry":
             "stack that has one, such as rlhf-local (`rlhf run` registers it)."
         )
     return PolicyRegistry(MlflowClient(tracking_uri=uri, registry_uri=uri))
+
+
+def patiently(call: Callable[[], Result], *, doing: str) -> Result:
+    """A call to the registry, repeated while its server is away."""
+    return retried(call, passes=tracker_may_return, doing=doing, patience=PATIENCE_SECONDS)
 
 
 def champion_directory(champion: ChampionRef) -> Path | None:

@@ -6,7 +6,7 @@ from zenml import ArtifactConfig, get_step_context, step
 
 from materializers.report import ReportMaterializer
 from ops.promotion import candidate_of, close_tracking, publish_verdict
-from ops.registries import policy_registry
+from ops.registries import patiently, policy_registry
 from ops.stage import stage
 from rlhf.models.directory import ModelDirectory
 from rlhf.registry.champion import ChampionRef
@@ -30,7 +30,8 @@ def promote_policy(
         decision = decide(metrics, settings, champion, candidate_digest=policy.digest)
         artifact = get_step_context().inputs["policy"][0]
         candidate = candidate_of(policy, artifact, decision, metrics, run.sink)
-        outcome = promote(policy_registry(), candidate, decision)
+        # what an attempt that broke off has done already, the next one finds done
+        outcome = patiently(lambda: promote(policy_registry(), candidate, decision), doing="The promotion")
         report = decision_report(decision)
         run.sink.log_text(report.html, "reports/promotion.html")
         publish_verdict(run.sink, decision, outcome)

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import ArtifactConfig, step
 
 from materializers.value import ValueMaterializer
-from ops.registries import policy_registry
+from ops.registries import patiently, policy_registry
 from rlhf.registry.champion import ChampionRef
 
 
@@ -13,5 +13,5 @@ from rlhf.registry.champion import ChampionRef
 @step(enable_cache=False, output_materializers={"champion": ValueMaterializer})
 def resolve_champion() -> Annotated[ChampionRef, ArtifactConfig(name="champion")]:
     """The champion's version, digest and place; all empty when there is none yet."""
-    registered = policy_registry().champion()
+    registered = patiently(lambda: policy_registry().champion(), doing="Asking for the champion")
     return registered.as_champion() if registered else ChampionRef()

@@ -27,7 +27,7 @@ def train_reward_model(
     """A scalar reward model. ``proxy`` is what PPO maximises, ``selection`` only picks its checkpoints."""
     from rlhf.training.reward_model import train_reward_model as train
 
-    with stage(f"reward_{role}") as run:
+    with stage(f"reward_{role}", resumes=True) as run:
         return train(
             base_model.path,
             judgements,
@@ -37,4 +37,5 @@ def train_reward_model(
             seed=seed,
             sink=run.sink,
             prefix=f"reward/{role}/",
+            checkpoints=run.scratch,
         )

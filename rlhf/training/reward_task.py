@@ -21,7 +21,7 @@ class RewardTask:
 
     train: EncodedRows
     """Rows in the columns that the trainer and its collator read, and ``length``."""
-    trainer: type[ResumableTrainer]
+    trainer: Callable[..., ResumableTrainer]
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
     figures: Callable[[PreTrainedModel, str], dict[str, float]]
     """Figures of a model on the split ``dev`` or ``test``; none where it is empty."""
