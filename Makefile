@@ -12,13 +12,13 @@ vpath %.lock tests/integration/annotation_servers tests/integration/object_store
 export OMP_WAIT_POLICY ?= passive
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-ui test-integration ui lint clean distclean install
+.PHONY: run test test-ui test-integration test-recovery ui lint clean distclean install
 
 run: $(READY)
 	$(BIN)/rlhf run $(CONFIG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not ui and not servers"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not ui and not servers and not recovery"
 
 test-ui: $(READY)
 	$(BIN)/python -m pytest -m ui
@@ -32,6 +32,10 @@ $(SERVERS)/%/.ready: %.lock
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar on -r $<
 	touch $@
+
+# Kills runs at random moments, again and again, and compares them with undisturbed ones.
+test-recovery: $(READY)
+	$(BIN)/python -m pytest -n 2 -m recovery
 
 ui: $(READY)
 	$(BIN)/rlhf ui

@@ -6,6 +6,7 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from ops import environment
+from ops.continuation import INTERRUPTED
 from rlhf.report import Report
 
 _HEADLINES = (
@@ -62,7 +63,8 @@ def runs_table(limit: int) -> Table:
         started = f"{run.start_time:%Y-%m-%d %H:%M}" if run.start_time else ""
         pipeline = run.pipeline.name if run.pipeline else ""
         verdict = str(promotion.data["verdict"]) if promotion else ""
-        table.add_row(run.name, pipeline, started, run.status.value, verdict)
+        status = INTERRUPTED if INTERRUPTED in run.run_metadata else run.status.value
+        table.add_row(run.name, pipeline, started, status, verdict)
     return table
 
 

@@ -8,7 +8,7 @@ from zenml import ArtifactConfig, get_step_context, step
 from materializers.report import ReportMaterializer
 from ops.gate import link_verdict, verdict_inputs
 from ops.promotion import candidate_of, close_tracking, publish_verdict
-from ops.registries import policy_registry
+from ops.registries import patiently, policy_registry
 from ops.stage import stage
 from rlhf.models.directory import ModelDirectory
 from rlhf.registry.champion import ChampionRef
@@ -47,8 +47,9 @@ def promote_policy(
             expires_at=datetime.now(UTC) + hours if decision.awaits_approval else None,
         )
         registry = policy_registry()
-        outcome = promote(registry, candidate, decision)
-        link_verdict(registry, outcome.version, report)
+        # what an attempt that broke off has done already, the next one finds done
+        outcome = patiently(lambda: promote(registry, candidate, decision), doing="The promotion")
+        patiently(lambda: link_verdict(registry, outcome.version, report), doing="Linking the verdict")
         run.sink.log_text(report.html, "reports/promotion.html")
         publish_verdict(run.sink, decision, outcome)
         close_tracking(run.sink)

@@ -6,7 +6,7 @@ from zenml import ArtifactConfig, step
 
 from materializers.value import ValueMaterializer
 from ops.approval import close_expired
-from ops.registries import policy_registry
+from ops.registries import patiently, policy_registry
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.transaction import settled_champion
 
@@ -19,6 +19,6 @@ def resolve_champion() -> Annotated[ChampionRef, ArtifactConfig(name="champion")
     Approvals that nobody gave in time are closed here, so that the registry says so before it is asked.
     """
     registry = policy_registry()
-    registered = settled_champion(registry)
+    registered = patiently(lambda: settled_champion(registry), doing="Asking for the champion")
     close_expired()
     return registered.as_champion() if registered else ChampionRef()

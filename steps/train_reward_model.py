@@ -28,7 +28,7 @@ def train_reward_model(
     ``judge`` only evaluates."""
     from rlhf.training.reward_model import train_reward_model as train
 
-    with stage(f"reward_{role}") as run:
+    with stage(f"reward_{role}", resumes=True) as run:
         return train(
             base_model.path,
             judgements,
@@ -38,4 +38,5 @@ def train_reward_model(
             seed=seed,
             sink=run.sink,
             prefix=f"reward/{role}/",
+            checkpoints=run.scratch,
         )
