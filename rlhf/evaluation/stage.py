@@ -84,12 +84,13 @@ def evaluate(
             fitting = prompts_that_fit(fitting, model, settings.generation.max_new_tokens)
             shown = demonstrations_that_fit(shown, model)
     chosen = _first(fitting, settings.max_prompts)
+    seeded = settings.model_copy(update={"seed": settings.seed + seed})
     result = evaluate_policy(
         policy,
         sft,
         chosen["prompt"],
         rewards,
-        settings.model_copy(update={"seed": settings.seed + seed}),
+        seeded,
         champion=champion,
         demonstrations=[(row["prompt"], row["completion"][0]["content"]) for row in shown],
         reward_models=examined,
@@ -97,7 +98,6 @@ def evaluate(
         record_ids=chosen["record_id"],
         sink=sink,
     )
-    seeded = settings.model_copy(update={"seed": settings.seed + seed})
     result = with_suites(result, seeded, policy=policy, sft=sft, champion=champion, sink=sink)
     metrics = {**result.metrics, **agreement}
     report = replace(result.report, data={**result.report.data, "metrics": metrics})

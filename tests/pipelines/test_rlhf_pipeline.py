@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
@@ -172,7 +173,8 @@ def test_every_figure_of_a_run_has_a_name_that_a_config_can_be_checked_against(
     report = _output(first_run, "evaluate_policy", "evaluation")
     assert isinstance(report, Report)
     metrics = report.data["metrics"]
-    settings = EvaluationSettings(rewards={"gold": "rlhf.sample.gold:gold_reward"})
+    config = yaml.safe_load(TINY.read_text())["parameters"]
+    settings = EvaluationSettings.model_validate(config["evaluation"])
     assert set(metrics) <= settings.figure_names()
     assert {f"eval/rm/{role}/accuracy" for role in ROLES} <= set(metrics)
     assert metrics["eval/perplexity/sft"] > 1
