@@ -75,9 +75,7 @@ def close_tracking(sink: MetricSink) -> None:
     if not isinstance(sink, MLflowSink):
         return
     sink.set_tags(cached_curves(get_step_context().pipeline_run))
-    sink.flush()
-    if sink.opened is not None:
-        sink.finish_on_close()
+    sink.finish_on_close()
 
 
 def cached_curves(run: PipelineRunResponse) -> dict[str, str]:

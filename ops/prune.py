@@ -19,6 +19,7 @@ from zenml.stack import StackComponent
 from zenml.utils.pagination_utils import depaginate
 
 from materializers.transfer import is_local
+from ops.approval import open_approvals
 from ops.registries import ARTIFACT_TAG, MLflowRegistry, policy_registry
 from rlhf.errors import ConfigError, PromotionError
 from rlhf.registry.retention import ArtifactRecord, Plan, RunRecord, plan
@@ -51,11 +52,6 @@ class Prunable:
     artifacts: tuple[PrunableArtifact, ...]
     outside: tuple[str, ...]
     """Places of artifacts that are not inside the artifact store that they name: nothing is deleted there."""
-
-
-def open_approvals() -> frozenset[str]:
-    """Content digests of candidates that wait for a person's decision."""
-    return frozenset()
 
 
 def prunable(older_than_days: float) -> Prunable:

@@ -6,10 +6,11 @@ a registered model of a name that only one process can create. ZenML's model con
 
 import fcntl
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
@@ -20,6 +21,7 @@ from zenml.enums import StackComponentType
 
 from ops import environment
 from ops.model_control_plane import mirror
+from ops.tracking import tracker_may_return
 from rlhf.errors import ConfigError
 from rlhf.models.directory import MANIFEST, open_directory
 from rlhf.registry.champion import ChampionRef
@@ -34,11 +36,16 @@ from rlhf.registry.store import (
     RegisteredVersion,
     at,
 )
+from rlhf.retries import retried
+
+Result = TypeVar("Result")
 
 DIGEST_TAG = "rlhf.digest"
 PATH_TAG = "rlhf.path"
 ARTIFACT_TAG = "zenml.artifact_version_id"
 RUN_TAG = "mlflow.run_id"
+PATIENCE_SECONDS = 300.0
+"""How long a step waits for a registry that is away, before it fails."""
 
 OPEN_MOVE = "rlhf-open-move"
 _JOURNAL_TAG = "rlhf.journal"
@@ -65,6 +72,11 @@ def policy_registry() -> "MLflowRegistry":
             "stack that has one, such as rlhf-local (`rlhf run` registers it)."
         )
     return MLflowRegistry(MlflowClient(tracking_uri=uri, registry_uri=uri))
+
+
+def patiently(call: Callable[[], Result], *, doing: str) -> Result:
+    """A call to the registry, repeated while its server is away."""
+    return retried(call, passes=tracker_may_return, doing=doing, patience=PATIENCE_SECONDS)
 
 
 def champion_directory(champion: ChampionRef) -> Path | None:

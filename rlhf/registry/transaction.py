@@ -45,7 +45,7 @@ LEASE_SECONDS = 600.0
 DECISION_TAG = "promotion.decision"
 _RUN_TAGS = ("zenml.run_name", "mlflow.run_id")
 
-Outcome = Literal["promoted", "rejected", "already_champion", "dry_run"]
+Outcome = Literal["promoted", "rejected", "undecided", "awaits_approval", "already_champion", "dry_run"]
 Repair = Literal["finished", "undone"]
 
 
@@ -114,7 +114,7 @@ def promote(
             after |= _coronation(version, current)
         _commit(store, journal.decided(version.version, store.aliases(), after))
         if not decision.promote:
-            return _outcome("rejected", version, current, None)
+            return _outcome(decision.without_promotion, version, current, None)
         return _outcome("promoted", version, version, current)
 
 

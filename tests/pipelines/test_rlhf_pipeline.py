@@ -14,6 +14,7 @@ from ops import environment, launch
 from ops.model_cards import CARD, read_card
 from ops.registries import DIGEST_TAG, policy_registry
 from ops.stage import MLFLOW_RUN_ID
+from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.models.directory import ModelDirectory, open_directory
 from rlhf.report import Report
 from tests.pipelines.conftest import TINY, finished
@@ -25,11 +26,13 @@ STEPS = {
     "train_sft",
     "train_proxy_reward_model",
     "train_selection_reward_model",
+    "train_judge_reward_model",
     "train_policy",
     "resolve_champion",
     "evaluate_policy",
     "promote_policy",
 }
+ROLES = ("proxy", "selection", "judge")
 NEVER_CACHED = {"ingest_feedback", "resolve_champion", "promote_policy"}
 
 
@@ -120,6 +123,18 @@ def test_one_mlflow_run_holds_the_curves_of_every_trainer(
     )
 
 
+def test_suites_of_the_evaluation_are_figures_in_the_report_and_in_mlflow(
+    first_run: PipelineRunResponse, mlflow: MlflowClient
+) -> None:
+    figures = mlflow.get_run(_mlflow_run_id(first_run)).data.metrics
+    assert 0 <= figures["eval/toxicity/toxic_share/policy"] <= 1
+    assert figures["eval/toxicity/items"] == 12
+    report = _output(first_run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    assert report.data["metrics"]["eval/toxicity/score/sft"] == figures["eval/toxicity/score/sft"]
+    assert "Toxicity" in report.html
+
+
 def test_every_artifact_has_a_visualization_and_a_content_hash(first_run: PipelineRunResponse) -> None:
     for step in first_run.steps.values():
         for name, [artifact] in step.outputs.items():
@@ -134,6 +149,33 @@ def test_the_evaluation_report_loads_nothing_from_outside(first_run: PipelineRun
     assert "<svg" in report.html
     assert "src=" not in report.html.replace('xlink:href="#', "")
     assert "<script" not in report.html
+
+
+def test_the_judge_scores_answers_and_checkpoints_that_training_never_showed_it(
+    first_run: PipelineRunResponse,
+) -> None:
+    report = _output(first_run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    rewards = {"proxy", "selection", "judge", "gold"}
+    assert report.data["rewards"].keys() == report.data["by_prompt"]["scores"].keys() == rewards
+    assert all(point["rewards"].keys() == rewards for point in report.data["frontier"])
+    assert sum(point["chosen"] for point in report.data["frontier"]) == 1
+    assert "judge" not in _output(first_run, "train_policy", "frontier").column_names  # type: ignore[attr-defined]
+    models = [_output(first_run, f"train_{role}_reward_model", "reward_model") for role in ROLES]
+    assert [model.training["fold"] for model in models] == [0, 1, 2]  # type: ignore[attr-defined]
+    assert len({model.training["seed"] for model in models}) == 3  # type: ignore[attr-defined]
+
+
+def test_every_figure_of_a_run_has_a_name_that_a_config_can_be_checked_against(
+    first_run: PipelineRunResponse,
+) -> None:
+    report = _output(first_run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    metrics = report.data["metrics"]
+    settings = EvaluationSettings(rewards={"gold": "rlhf.sample.gold:gold_reward"})
+    assert set(metrics) <= settings.figure_names()
+    assert {f"eval/rm/{role}/accuracy" for role in ROLES} <= set(metrics)
+    assert metrics["eval/perplexity/sft"] > 1
 
 
 def test_no_artifact_is_a_pickle(first_run: PipelineRunResponse) -> None:

@@ -68,9 +68,6 @@ class _ServerSource(Settings):
     that may list users."""
     mapping: MappingSettings = MappingSettings()
     """What fields and questions mean."""
-    full_scan_every: PositiveInt = 10
-    """Every n-th read is a full one, whatever the server says has changed: some changes leave no trace
-    there."""
     patience_seconds: PositiveFloat = 60.0
     """How long a request is tried again while the server is away or overloaded, in seconds."""
     timeout_seconds: PositiveFloat = 60.0

@@ -38,6 +38,18 @@ def ingest_into_ledger(settings: FeedbackSettings) -> LedgerIngest:
     return LedgerIngest(reference, ingest_report(reference, changes), tuple(changes))
 
 
+def stay_at(reference: LedgerRef) -> LedgerIngest:
+    """A state that the ledger has had, with a report that says so; no source is read."""
+    report = ReportBuilder("Feedback ingest", subtitle=f"Pinned at sequence {reference.sequence:,}.")
+    report.data["sequence"] = reference.sequence
+    report.data["summary"] = f"Nothing was read: this run works with sequence {reference.sequence:,}."
+    report.note(
+        "This run goes on with an interrupted one and works with the feedback that it had; what came in "
+        "since then is for the next run."
+    )
+    return LedgerIngest(reference, report.build(), ())
+
+
 def ingest_report(reference: LedgerRef, changes: Sequence[SourceChange]) -> Report:
     """What came in, what of it is new, and what was refused."""
     report = ReportBuilder("Feedback ingest", subtitle=summary(changes))

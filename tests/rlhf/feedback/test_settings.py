@@ -73,3 +73,16 @@ def test_settings_load_no_library_that_takes_seconds() -> None:
         "sys.exit(bool({'torch', 'transformers', 'datasets', 'pyarrow', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_settings_are_written_alike_by_processes_whose_sets_are_ordered_differently() -> None:
+    def dumped(seed: str) -> str:
+        dump = (
+            "from rlhf.feedback.settings import DatasetSettings; print(DatasetSettings().model_dump_json())"
+        )
+        command = [sys.executable, "-c", dump]
+        return subprocess.run(
+            command, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert dumped("1") == dumped("2")

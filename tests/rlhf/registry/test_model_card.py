@@ -3,8 +3,9 @@
 from huggingface_hub import ModelCard
 
 from rlhf.registry.champion import ChampionRef
+from rlhf.registry.gate import decide
+from rlhf.registry.gate_evidence import Evidence
 from rlhf.registry.model_card import Lineage, model_card, worst_answers
-from rlhf.registry.promotion import decide
 from rlhf.registry.settings import Criterion, PromotionSettings
 
 METRICS = {"eval/kl": 9.123456, "eval/gold/policy": 3.25}
@@ -12,12 +13,12 @@ METRICS = {"eval/kl": 9.123456, "eval/gold/policy": 3.25}
 
 def test_the_card_names_lineage_figures_and_decision() -> None:
     settings = PromotionSettings(criteria=(Criterion(metric="eval/kl", maximum=5.0),))
-    decision = decide(METRICS, settings, ChampionRef(), candidate_digest="abc")
+    decision = decide(Evidence(METRICS), settings, ChampionRef(), candidate_digest="abc")
     lineage = Lineage(models={"SFT policy": "f00"}, data={"ledger": "version 12"}, runs={"ppo": "http://h/1"})
     card = model_card("support-desk", "abc", lineage, METRICS, decision=decision)
     for part in ("`abc`", "| SFT policy | f00 |", "| ledger | version 12 |", "| eval/kl | 9.123 |"):
         assert part in card
-    assert "- eval/kl is 9.12346, above the maximum 5." in card
+    assert "- eval/kl is 9.12346: above 5, where ≤ 5 is asked." in card
     assert "## Code" not in card
 
 

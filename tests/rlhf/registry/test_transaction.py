@@ -45,7 +45,13 @@ def decision(
     current = at(store, CHAMPION)
     champion = current.as_champion() if current else ChampionRef()
     verdict = "already_champion" if champion.digest == digest else "promote" if wins else "reject"
-    reason = CriterionResult(metric="eval/kl", value=9.0, passed=wins, reason="eval/kl is 9.")
+    reason = CriterionResult(
+        metric="eval/kl",
+        test="threshold",
+        outcome="met" if wins else "failed",
+        value=9.0,
+        reason="eval/kl is 9.",
+    )
     return PromotionDecision.model_validate(
         {
             "verdict": verdict,
