@@ -58,6 +58,7 @@ def test_known_failures_are_the_failed_criteria_and_the_worst_answers_by_record(
     card = model_card("m", "abc", Lineage(), METRICS, decision=decision, worst=worst)
     failures = card.split("## Known failures")[1]
     assert "above 5, where ≤ 5 is asked." in failures
+    assert "eval/kl" in failures
     assert "record r7" in failures
     assert "secret" not in card
 
