@@ -1,5 +1,7 @@
 """A real `mlflow server` on loopback."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -44,7 +46,7 @@ class MLflowServer:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", "server", *address, *database, *artifacts],
-                stdout=log, stderr=log,
+                stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
@@ -58,5 +60,6 @@ class MLflowServer:
     def stop(self) -> None:
         """End it, as a crash would: requests are refused from then on."""
         assert self.process is not None
-        self.process.terminate()
-        self.process.wait(timeout=20)
+        # the group, since its workers may outlive it; a busy machine makes it slow to end when asked
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
