@@ -38,9 +38,9 @@ def test_a_judge_without_its_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_criterion_may_name_a_figure_of_a_suite(tmp_path: Path) -> None:
     given = config(toxicity={})
     given["parameters"]["promotion"] = {
-        "criteria": [{"metric": "eval/toxicity/toxic_share/difference_vs_sft_high", "maximum": 0.02}]
+        "criteria": [{"metric": "eval/toxicity/toxic_share/difference_vs_sft", "maximum": 0.02}]
     }
     launch.check(given)
-    given["parameters"]["promotion"]["criteria"][0]["metric"] = "eval/toxicity/toxic_share/policy_hi"
-    with pytest.raises(ConfigError, match="did you mean 'eval/toxicity/toxic_share/policy_high'"):
+    given["parameters"]["promotion"]["criteria"][0]["metric"] = "eval/toxicity/toxic_share/polcy"
+    with pytest.raises(ConfigError, match="did you mean 'eval/toxicity/toxic_share/policy'"):
         launch.check(given)
