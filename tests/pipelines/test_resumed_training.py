@@ -18,7 +18,10 @@ from tests.pipelines.conftest import TINY, finished
 from tests.pipelines.killed_runs import curves_of, killed_when
 from tests.pipelines.test_rlhf_pipeline import NEVER_CACHED
 
+# never promoted: the champion of this session is the first run's
+REJECTED = 'promotion.criteria=[{"metric": "eval/kl", "maximum": -1000.0}]'
 LONGER = [
+    REJECTED,
     "sft.epochs=2",
     "sft.checkpoint_every=1",
     "ppo.updates=40",
@@ -85,7 +88,7 @@ def test_a_changed_reward_model_is_not_taken_for_the_one_that_was_there_before(
     [artifact] = first_run.steps["train_proxy_reward_model"].outputs["reward_model"]
     proxy = artifact.load()
     assert isinstance(proxy, ModelDirectory)
-    pipeline = [f"reward={{type: reward_model, path: {tmp_path / 'rm'}}}", "algorithm=rloo"]
+    pipeline = [f"reward={{type: reward_model, path: {tmp_path / 'rm'}}}", "algorithm=rloo", REJECTED]
 
     def trained() -> str:
         run = Client().get_pipeline_run(launch.run(str(TINY), pipeline).id)
