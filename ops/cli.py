@@ -110,6 +110,27 @@ def run(config: str, overrides: tuple[str, ...], keep_stack: bool) -> None:
 
 
 @main.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+@click.option("--keep-stack", is_flag=True, help="Run on the active stack instead of rlhf-local.")
+def retrain(config: str, overrides: tuple[str, ...], keep_stack: bool) -> None:
+    """Look for new feedback of CONFIG, and train if there is reason to."""
+    from ops import launch
+    from ops.summary import retraining_summary
+
+    try:
+        finished = launch.retrain(config, overrides, stack=not keep_stack)
+    except RLHFError:
+        raise
+    except Exception as error:
+        # ZenML has already logged the trace of the failed step; the last word is for the user.
+        _fail(launch.explain(error))
+    click.echo(retraining_summary(finished.id))
+    if finished.status != "completed":
+        _fail(f"The check {finished.name} ended as {finished.status}.")
+
+
+@main.command()
 @click.option("--limit", default=20, show_default=True, help="How many runs to show.")
 def runs(limit: int) -> None:
     """List the latest pipeline runs with their status and verdict."""

@@ -57,8 +57,48 @@ def run(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True)
     check_reach(parameters.feedback.ledger, Client().active_stack.artifact_store)  # type: ignore[attr-defined]
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
-    response = rlhf_pipeline.with_options(config_path=str(_effective(config, path)))()
+    response = rlhf_pipeline.with_options(config_path=str(effective(_startable(config), path.stem)))()
     return _finished(response)
+
+
+def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True) -> FinishedRun:
+    """Run the retraining check of a config, and the training that it may ask for, to their end.
+
+    Where the orchestrator has schedules and the config a ``schedule``, the check is handed over as one.
+
+    Raises:
+        RLHFError: as :func:`run`.
+        Exception: whatever a step raised.
+    """
+    path = run_config.find_config(name_or_path)
+    config = run_config.apply_overrides(run_config.read_config(path), overrides)
+    parameters = check(config)
+    run_config.section(config, "retraining")
+    if stack:
+        ensure_local_stack()
+    active = Client().active_stack
+    check_reach(parameters.feedback.ledger, active.artifact_store)  # type: ignore[attr-defined]
+    written = config["parameters"]
+    asked = {
+        "parameters": {
+            "feedback": written["feedback"],
+            "datasets": written.get("datasets") or {},
+            "retraining": config.get("retraining") or {},
+            # a shipped config by name: another machine has it elsewhere
+            "config": path.stem if path.parent == environment.CONFIGS else str(path.resolve()),
+            "overrides": list(overrides),
+        },
+        **({"schedule": config["schedule"]} if _has_schedule(config, active) else {}),
+    }
+    from pipelines.retraining_pipeline import retraining_pipeline
+
+    return _finished(
+        retraining_pipeline.with_options(config_path=str(effective(asked, f"retrain-{path.stem}")))()
+    )
+
+
+def _has_schedule(config: Mapping[str, Any], active: Stack) -> bool:
+    return bool(config.get("schedule")) and active.orchestrator.config.is_schedulable
 
 
 def check(config: Mapping[str, Any]) -> BaseModel:
@@ -129,11 +169,16 @@ def _causes(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _effective(config: Mapping[str, Any], path: Path) -> Path:
+def _startable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What ZenML takes of a config for a run that starts now: a schedule is the retraining check's."""
+    return {key: value for key, value in run_config.for_zenml(config).items() if key != "schedule"}
+
+
+def effective(config: Mapping[str, Any], stem: str) -> Path:
     """The config as it is run, kept in the state folder. References to the environment stay references."""
     folder = environment.home() / "configs"
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{path.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.yaml"
+    file = folder / f"{stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.yaml"
     file.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
     return file
 

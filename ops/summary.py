@@ -46,6 +46,15 @@ def print_summary(run_id: str, console: Console) -> None:
     )
 
 
+def retraining_summary(run_id: str) -> str:
+    """What a retraining check decided and started."""
+    run = Client().get_pipeline_run(run_id)
+    decision = _report(run, "decide_retraining", "retraining_decision")
+    said = str(decision.data["summary"]) if decision else f"The check {run.name} came to no decision."
+    started = run.run_metadata.get("training_run")
+    return f"{said} Training run: {started}." if started else said
+
+
 def runs_table(limit: int) -> Table:
     """The latest runs, newest first."""
     table = Table("run", "pipeline", "started (UTC)", "status", "verdict")
@@ -53,7 +62,7 @@ def runs_table(limit: int) -> Table:
         promotion = _report(run, "promote_policy", "promotion")
         started = f"{run.start_time:%Y-%m-%d %H:%M}" if run.start_time else ""
         pipeline = run.pipeline.name if run.pipeline else ""
-        verdict = str(promotion.data["verdict"]) if promotion else ""
+        verdict = str(promotion.data["verdict"] if promotion else run.run_metadata.get("retraining", ""))
         table.add_row(run.name, pipeline, started, run.status.value, verdict)
     return table
 

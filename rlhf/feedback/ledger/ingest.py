@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from rlhf.errors import ConfigError
 from rlhf.feedback.ledger.commit import SourceChange, ingest_all
+from rlhf.feedback.ledger.feeds import source_key
 from rlhf.feedback.ledger.reference import LedgerRef
+from rlhf.feedback.ledger.state import live_counts, reference_at
 from rlhf.feedback.settings import FeedbackSettings
 from rlhf.feedback.tally import report_what_came_in, report_what_was_refused
 from rlhf.report import Report, ReportBuilder
@@ -21,7 +23,7 @@ class LedgerIngest:
 
 
 def ingest_into_ledger(settings: FeedbackSettings) -> LedgerIngest:
-    """Read what changed in the sources into the ledger at ``settings.ledger.url``.
+    """Read what changed in the sources into the ledger at ``settings.ledger.url``, or look a pinned state up.
 
     Raises:
         ConfigError: the settings name no ledger, or a custom source that cannot be made.
@@ -34,8 +36,22 @@ def ingest_into_ledger(settings: FeedbackSettings) -> LedgerIngest:
         raise ConfigError(
             "feedback.ledger.url is not set; name the folder or object-store URL of the ledger."
         )
+    if settings.ledger.sequence is not None:
+        return _pinned(settings, settings.ledger.url, settings.ledger.sequence)
     reference, changes = ingest_all(settings, settings.ledger.url)
     return LedgerIngest(reference, ingest_report(reference, changes), tuple(changes))
+
+
+def _pinned(settings: FeedbackSettings, url: str, sequence: int) -> LedgerIngest:
+    reference = reference_at(url, tuple(source_key(source) for source in settings.sources), sequence)
+    report = ReportBuilder("Feedback", subtitle=f"Pinned to sequence {sequence:,} of {reference.url}.")
+    counts = live_counts(reference)
+    report.table(["source", "rows that count"], list(counts.items()))
+    report.data |= {"rows": sum(counts.values()), "sequence": sequence}
+    report.data["summary"] = (
+        f"The {report.data['rows']:,} annotations of sequence {sequence:,}; no source was read."
+    )
+    return LedgerIngest(reference, report.build(), ())
 
 
 def ingest_report(reference: LedgerRef, changes: Sequence[SourceChange]) -> Report:
