@@ -17,6 +17,8 @@ from rich.table import Table  # noqa: E402
 from ops import feedback_servers_cli  # noqa: E402
 from ops.export_cli import export  # noqa: E402
 from ops.feedback_cli import feedback  # noqa: E402
+from ops.plan_cli import plan  # noqa: E402
+from ops.schedule_cli import schedule  # noqa: E402
 from rlhf.errors import RLHFError  # noqa: E402
 
 
@@ -40,6 +42,8 @@ def main(verbose: bool) -> None:
 
 main.add_command(feedback)
 main.add_command(export)
+main.add_command(plan)
+main.add_command(schedule)
 feedback.add_command(feedback_servers_cli.push)
 feedback.add_command(feedback_servers_cli.export)
 

@@ -20,6 +20,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
 
 from ops import environment, run_config
+from ops.alerts import with_alerts
 from ops.ledger import check_reach
 from ops.stack import ensure_local_stack
 from rlhf.errors import ConfigError, RLHFError
@@ -57,8 +58,12 @@ def run(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True)
     check_reach(parameters.feedback.ledger, Client().active_stack.artifact_store)  # type: ignore[attr-defined]
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
-    response = rlhf_pipeline.with_options(config_path=str(effective(_startable(config), path.stem)))()
-    return _finished(response)
+    response = rlhf_pipeline.with_options(config_path=str(effective(startable(config), path.stem)))()
+    finished = _finished(response)
+    from ops.plan import record_actual
+
+    record_actual(Client().get_pipeline_run(finished.id), config)
+    return finished
 
 
 def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True) -> FinishedRun:
@@ -92,6 +97,7 @@ def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = T
     }
     from pipelines.retraining_pipeline import retraining_pipeline
 
+    asked = with_alerts(asked, run_config.section(config, "alerts"))
     return _finished(
         retraining_pipeline.with_options(config_path=str(effective(asked, f"retrain-{path.stem}")))()
     )
@@ -169,9 +175,10 @@ def _causes(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _startable(config: Mapping[str, Any]) -> dict[str, Any]:
+def startable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What ZenML takes of a config for a run that starts now: a schedule is the retraining check's."""
-    return {key: value for key, value in run_config.for_zenml(config).items() if key != "schedule"}
+    started = {key: value for key, value in run_config.for_zenml(config).items() if key != "schedule"}
+    return with_alerts(started, run_config.section(config, "alerts"))
 
 
 def effective(config: Mapping[str, Any], stem: str) -> Path:

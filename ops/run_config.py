@@ -19,11 +19,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ops.environment import CONFIGS
+from rlhf.alerting.settings import AlertSettings
 from rlhf.errors import ConfigError
+from rlhf.planning.settings import PlanSettings
 from rlhf.retraining.settings import RetrainingSettings
 from rlhf.settings import Settings
 
 SECTIONS: Mapping[str, type[Settings]] = {
+    "alerts": AlertSettings,
+    "plan": PlanSettings,
     "retraining": RetrainingSettings,
 }
 """Blocks beside ``parameters``: what surrounds a run. ZenML does not know them."""

@@ -139,3 +139,37 @@ def _asked(config: str, overrides: tuple[str, ...], cron: str | None) -> tuple[s
     last_due(expression, datetime.now(UTC))
     where = path.stem if path.parent == environment.CONFIGS else str(path.resolve())
     return where, expression, path.stem.lower()
+
+
+@schedule.command()
+@click.argument("name")
+@click.option("--port", default=8239, show_default=True, help="On 127.0.0.1.")
+@click.option(
+    "--secret-variable", default="RLHF_WEBHOOK_SECRET", show_default=True, help="Names the variable."
+)
+@click.option("--quiet", default=300.0, show_default=True, help="Seconds without an event before a check.")
+@click.option("--at-most", default=3600.0, show_default=True, help="Seconds that a check waits in all.")
+@click.option("--event", "events", multiple=True, default=["response.created", "response.updated"])
+def listen(
+    name: str, port: int, secret_variable: str, quiet: float, at_most: float, events: tuple[str, ...]
+) -> None:
+    """Start the check of the schedule NAME when signed webhooks say that feedback came in."""
+    import os
+
+    from ops import schedules
+    from ops.webhook import Debounced, receiver
+
+    schedules.get(name)
+    secret = os.environ.get(secret_variable)
+    if not secret:
+        raise ConfigError(f"The environment variable {secret_variable} holds no secret; export it.")
+    check = Debounced(lambda: schedules.run(name), quiet=quiet, at_most=at_most)
+    with receiver(port, secret, check.event, frozenset(events)) as server:
+        click.echo(
+            f"Listening on http://127.0.0.1:{server.server_port} for signed webhooks. Stop with Ctrl-C."
+        )
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("Stopped.")
+    check.close()

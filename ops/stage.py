@@ -24,6 +24,7 @@ from zenml.utils.dashboard_utils import get_run_url
 
 from ops import environment
 from ops.code_version import code_version
+from ops.step_memory import watched_memory
 from ops.tracking import MLflowSink, PipelineRun, mlflow_sink, run_url
 from rlhf.errors import TrainingError
 from rlhf.feedback.rows import sha256_of
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 MLFLOW_RUN_ID = "mlflow_run_id"
 STAGE_SECONDS = "stage_seconds"
 """ZenML metadata of a step: wall time of its own work, without calls to MLflow."""
+STAGE_PEAK = "stage_peak_bytes"
+"""ZenML metadata of a step: the most memory it held: the GPU's where it computed on one, else the process's
+resident set."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,13 @@ def stage(name: str, settings: Settings | None = None, *, resumes: bool = False)
         with _sink(run) as sink:
             if settings is not None:
                 sink.log_params({name: settings.model_dump(mode="json")})
-            yield replace(opened, sink=sink)
+            with watched_memory() as memory:
+                yield replace(opened, sink=sink)
             seconds = time.monotonic() - started
             sink.log_metrics({f"seconds/{name}": seconds}, step=0)
             tracking = sink.seconds if isinstance(sink, MLflowSink) else 0.0
             # What the rest of the step takes is ZenML's and the artifact store's; see the benchmark.
-            log_metadata({STAGE_SECONDS: seconds - tracking})
+            log_metadata({STAGE_SECONDS: seconds - tracking, STAGE_PEAK: memory.gpu_peak or memory.peak})
             if isinstance(sink, MLflowSink) and sink.opened is not None:
                 url = Uri(run_url(sink.client.tracking_uri, sink.opened))
                 log_metadata({MLFLOW_RUN_ID: sink.opened.info.run_id, "mlflow_run": url})

@@ -1,11 +1,15 @@
 """What a person wants to know after a run, and about the runs before it."""
 
+import json
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from ops import environment
+from ops.plan import FORECAST
 from rlhf.report import Report
 
 _HEADLINES = (
@@ -30,6 +34,8 @@ def print_summary(run_id: str, console: Console) -> None:
         seconds = f"{(step.end_time - step.start_time).total_seconds():.1f}" if ended else ""
         steps.add_row(name, step.status.value, seconds)
     console.print(steps)
+    if FORECAST in run.run_metadata:
+        console.print(_forecast_table(json.loads(str(run.run_metadata[FORECAST]))))
     evaluation = _report(run, "evaluate_policy", "evaluation")
     if evaluation is not None:
         figures = Table("figure", "value", title="Evaluation on held-out prompts", title_justify="left")
@@ -44,6 +50,23 @@ def print_summary(run_id: str, console: Console) -> None:
         f"Browse it: `make ui` serves ZenML at {environment.ZENML_UI} and MLflow at {environment.MLFLOW_UI}.",
         highlight=False,
     )
+
+
+def _forecast_table(compared: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table("step", "seconds forecast", "actual", "peak GiB forecast", "actual")
+    table.title, table.title_justify = "Forecast and actual", "left"
+    for step, figures in compared.items():
+        cells = [
+            f"{figures[name] / unit:.{digits}f}" if name in figures else ""
+            for name, unit, digits in (
+                ("forecast_seconds", 1, 1),
+                ("actual_seconds", 1, 1),
+                ("forecast_peak_bytes", 2**30, 2),
+                ("actual_peak_bytes", 2**30, 2),
+            )
+        ]
+        table.add_row(step, *cells)
+    return table
 
 
 def retraining_summary(run_id: str) -> str:

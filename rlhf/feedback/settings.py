@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_serializer, field_validator, model_validator
 
 from rlhf.feedback.annotation_servers.settings import ArgillaSource, LabelStudioSource
 from rlhf.feedback.ledger.settings import LedgerSettings
@@ -229,6 +229,11 @@ class DatasetSettings(Settings):
     max_pairs_per_prompt: PositiveInt = 32
     """Most comparisons derived from the labels, the ratings or the discarded demonstrations of one prompt;
     direct comparisons and rankings are never capped."""
+
+    @field_serializer("good_labels", "bad_labels")
+    def _in_order(self, labels: frozenset[str]) -> list[str]:
+        """A set's own order differs between processes, and with it the cache key of the step."""
+        return sorted(labels)
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> "DatasetSettings":

@@ -54,16 +54,13 @@ def new_feedback(
         if settings.maximum_prompt_psi is not None:
             drifts.append(psi_drift("PSI of the prompts' words", before, after, settings.maximum_prompt_psi))
         if settings.maximum_length_ks_p is not None:
-            lengths = [[float(len(text.split())) for text in side] for side in (before, after)]
-            drifts.append(ks_drift("KS of the prompts' lengths", *lengths, settings.maximum_length_ks_p))
+            old, new = ([float(len(text.split())) for text in side] for side in (before, after))
+            drifts.append(ks_drift("KS of the prompts' lengths", old, new, settings.maximum_length_ks_p))
     if score is not None and settings.maximum_reward_ks_p is not None:
         sides = [champion_comparisons.to_pylist()[: settings.drift_sample], fresh[: settings.drift_sample]]
         if min(map(len, sides)) >= settings.minimum_drift_rows:
-            rewards = [
-                score([row["prompt"] for row in side], [row["chosen"][0]["content"] for row in side])
-                for side in sides
-            ]
-            drifts.append(ks_drift("KS of chosen answers' rewards", *rewards, settings.maximum_reward_ks_p))
+            old, new = ([float(reward) for reward in score(*_asked(side))] for side in sides)
+            drifts.append(ks_drift("KS of chosen answers' rewards", old, new, settings.maximum_reward_ks_p))
     effective = sum(2.0 * float(row["agreement"]) - 1.0 for row in fresh)
     return NewFeedback(len(fresh), effective, len(new_prompts), tuple(drifts))
 
@@ -72,6 +69,11 @@ def _keyed(comparisons: pa.Table) -> Iterable[tuple[str, dict]]:
     """Rows by what was judged and how: a pair whose majority turned is new."""
     for row in comparisons.to_pylist():
         yield sha256_of([prompt_hash(row["prompt"]), row["chosen"], row["rejected"]]), row
+
+
+def _asked(rows: Sequence[dict]) -> tuple[list[Sequence[Message]], list[str]]:
+    """Prompts and chosen answers of comparisons."""
+    return [row["prompt"] for row in rows], [row["chosen"][0]["content"] for row in rows]
 
 
 def _text(prompt: Sequence[Message]) -> str:

@@ -73,3 +73,9 @@ def test_settings_load_no_library_that_takes_seconds() -> None:
         "sys.exit(bool({'torch', 'transformers', 'datasets', 'pyarrow', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sets_are_written_in_order_so_that_another_process_has_the_same_cache_key() -> None:
+    written = DatasetSettings().model_dump(mode="json")
+    assert written["good_labels"] == ["1", "1.0", "good", "positive", "true", "yes"]
+    assert DatasetSettings.model_validate(written) == DatasetSettings()
