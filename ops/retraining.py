@@ -16,6 +16,7 @@ from zenml.client import Client
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
 from ops import environment
+from ops.alerts import alert
 from ops.registries import policy_registry
 from ops.tracking import MLflowSink
 from rlhf.errors import TrainingError
@@ -82,6 +83,8 @@ def publish_decision(sink: MetricSink, decision: RetrainingDecision) -> None:
     logger.info("%s", decision.summary)
     if isinstance(sink, MLflowSink):
         sink.set_tags({"mlflow.note.content": decision.summary, **said})
+    if decision.needed:
+        alert("training_started", "Retraining", decision.summary)
 
 
 def train_pinned(feedback: LedgerRef, config: str, overrides: Sequence[str]) -> str:
