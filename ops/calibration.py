@@ -1,8 +1,8 @@
-"""How long the stages of a config take on this machine, from two short runs of it in a throwaway state
-folder.
+"""How long the stages of a config take on this machine, from one short run of it in a throwaway state folder.
 
-Two, because a stage's fixed costs and what each of its optimizer steps or updates adds can only be told apart
-by two readings. Batches, lengths and models are the config's own, so the peak of memory is the full run's.
+What an optimizer step or update adds is read off the times of a stage's own curves, so that loading and first
+steps, which a stage has once, are not counted with each. Batches, lengths and models are the config's own, so
+the peak of memory is the full run's.
 """
 
 import json
@@ -18,19 +18,30 @@ from typing import Any
 
 from ops import environment
 from rlhf.errors import TrainingError
-from rlhf.planning.forecast import extrapolated
 
 logger = logging.getLogger(__name__)
 
-_SHORT, _LONG = 15, 45
+_STEPS = 45
 _READ = """
 import json
+from datetime import UTC
 from ops import environment; environment.configure()
+from mlflow.tracking import MlflowClient
+from ops.stage import MLFLOW_RUN_ID, STAGE_PEAK, tracking_uri
 from zenml.client import Client
 run = Client().list_pipeline_runs(size=1, sort_by="desc:created").items[0]
+mlflow, opened = MlflowClient(tracking_uri=tracking_uri()), str(run.run_metadata[MLFLOW_RUN_ID])
+curves = [mlflow.get_metric_history(opened, name) for name in mlflow.get_run(opened).data.metrics]
+def pace(step):
+    begin, end = (t.replace(tzinfo=UTC).timestamp() * 1000 for t in (step.start_time, step.end_time))
+    curve = max(([p for p in c if p.step and begin <= p.timestamp <= end] for c in curves), key=len)
+    if len(curve) < 2 or curve[-1].step == curve[0].step:
+        return None
+    return (curve[-1].timestamp - curve[0].timestamp) / 1000 / (curve[-1].step - curve[0].step)
 print(json.dumps({name: {
     "seconds": (step.end_time - step.start_time).total_seconds(),
-    "peak": step.run_metadata.get("stage_peak_bytes", 0),
+    "pace": pace(step),
+    "peak": step.run_metadata.get(STAGE_PEAK, 0),
     "rows": {output: found[0].run_metadata.get("rows (train)") for output, found in step.outputs.items()},
 } for name, step in run.steps.items()}))
 """
@@ -45,49 +56,41 @@ class Calibrated:
 
 
 def calibrate(config: Path, overrides: Sequence[str], parameters: Any) -> dict[str, Calibrated]:
-    """Run the config twice with few steps, and extrapolate.
+    """Run the config with few steps, and extrapolate.
 
     Args:
         config: a run config.
         parameters: its validated parameters.
 
     Raises:
-        TrainingError: a short run failed.
+        TrainingError: the short run failed.
     """
     work = environment.home() / "calibration"
     work.mkdir(exist_ok=True)
+    counts = _counts(parameters)
     with tempfile.TemporaryDirectory(dir=work) as home:
-        counts = [_counts(parameters, short) for short in (True, False)]
-        readings = [_read(config, [*overrides, *_shortened(parameters, count)], home) for count in counts]
-    first, second = readings
-    wanted = _full_counts(parameters, second["prepare_datasets"]["rows"])
+        read = _read(config, [*overrides, *_shortened(parameters, counts)], home)
+    wanted = _full_counts(parameters, read["prepare_datasets"]["rows"])
     found = {}
-    for step, last in second.items():
+    for step, reading in read.items():
         stage = _stage_of(step)
-        # What the second run took from the cache of the first, it took as long there.
-        seconds = max(first[step]["seconds"], last["seconds"])
-        if stage in wanted:
-            points = [
-                (count[stage], reading[step]["seconds"])
-                for count, reading in zip(counts, readings, strict=True)
-            ]
-            seconds = extrapolated(points, wanted[stage])
-        found[step] = Calibrated(seconds, max(first[step]["peak"], last["peak"]))
+        seconds = reading["seconds"]
+        if stage in wanted and reading["pace"] is not None:
+            seconds += reading["pace"] * (wanted[stage] - counts[stage])
+        found[step] = Calibrated(max(0.0, seconds), reading["peak"])
     return found
 
 
-def _counts(parameters: Any, short: bool) -> dict[str, int]:
-    """Optimizer steps or updates of each stage in one of the two runs."""
-    supervised = _SHORT if short else _LONG
+def _counts(parameters: Any) -> dict[str, int]:
+    """Optimizer steps or updates of each stage in the short run."""
     policy = getattr(parameters, parameters.algorithm)
-    updates = supervised
-    if hasattr(policy, "updates"):
-        # whole evaluation intervals, so that the second reading holds one more evaluation
-        updates = max(1, min(policy.evaluate_every, policy.updates // 6)) * (1 if short else 2)
+    updates = _STEPS
+    if hasattr(policy, "updates"):  # whole evaluation intervals, whose evaluations count
+        updates = max(2, min(2 * policy.evaluate_every, policy.updates // 4))
     return {
-        "pretrain": min(supervised, parameters.pretrain.steps) if parameters.pretrain else 0,
-        "sft": supervised,
-        "reward_model": supervised,
+        "pretrain": min(_STEPS, parameters.pretrain.steps) if parameters.pretrain else 0,
+        "sft": _STEPS,
+        "reward_model": _STEPS,
         "policy": updates,
     }
 

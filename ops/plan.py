@@ -48,7 +48,7 @@ def plan(
     """Check everything that a run needs, and forecast its steps. The forecast is kept for comparison.
 
     Args:
-        calibrated: time the stages in two short runs first, which takes minutes.
+        calibrated: time the stages in a short run first, which takes minutes.
 
     Raises:
         RLHFError: the config, its sources, its models or the machine cannot carry the run.
@@ -61,7 +61,7 @@ def plan(
         ensure_local_stack()
     launch.check_reach(parameters.feedback.ledger, Client().active_stack.artifact_store)
     steps = plan_cache.compiled_steps(launch.effective(launch.startable(config), f"plan-{path.stem}"))
-    cached = plan_cache.cached_steps(steps)
+    cached = plan_cache.cached_steps(steps) if config.get("enable_cache", True) else {}
     shapes, shortages, available, device = _fit(parameters, settings, set(cached))
     readings = calibrate(path, overrides, parameters) if calibrated else {}
     forecast = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the command line's help loads neither torch nor ZenML
 @click.argument("config")
 @click.argument("overrides", nargs=-1)
 @click.option("--keep-stack", is_flag=True, help="Plan for the active stack instead of rlhf-local.")
-@click.option("--calibrate", is_flag=True, help="Time the stages in two short runs first.")
+@click.option("--calibrate", is_flag=True, help="Time the stages in a short run first.")
 def plan(config: str, overrides: tuple[str, ...], keep_stack: bool, calibrate: bool) -> None:
     """Say what a run of CONFIG will take, and refuse what cannot fit. Starts nothing."""
     from ops.plan import plan as make

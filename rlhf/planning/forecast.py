@@ -1,6 +1,6 @@
 """A forecast of a run: what each step takes, where that is known from, and what does not fit."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -72,18 +72,6 @@ def from_data(data: Mapping[str, Any]) -> Forecast:
     return Forecast(tuple(StepForecast(**step) for step in data["steps"]))
 
 
-def extrapolated(readings: Sequence[tuple[int, float]], units: int) -> float:
-    """Seconds of a step that does ``units`` of work, from two short runs of it: a line through both.
-
-    Args:
-        readings: (units, seconds) of the shorter and the longer run.
-    """
-    (first, t1), (second, t2) = readings
-    if second == first:
-        return t2
-    return t2 + max(0.0, (t2 - t1) / (second - first)) * (units - second)
-
-
 def compared(forecast: Forecast, actual: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
     """Forecast and actual seconds and peak bytes by step, of the steps that were computed.
 
@@ -102,12 +90,6 @@ def compared(forecast: Forecast, actual: Mapping[str, tuple[float, float]]) -> d
             entry["forecast_peak_bytes"] = step.peak_bytes
         found[step.step] = entry
     return found
-
-
-def relative_error(forecasts: Iterable[float], actuals: Iterable[float]) -> float:
-    """(sum of forecasts - sum of actuals) / sum of actuals."""
-    total = sum(actuals)
-    return (sum(forecasts) - total) / total
 
 
 def _flow(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlhf.planning.forecast import Forecast, Shortage, StepForecast, compared, extrapolated, from_data
+from rlhf.planning.forecast import Forecast, Shortage, StepForecast, compared, from_data
 
 FORECAST = Forecast(
     (
@@ -11,14 +11,6 @@ FORECAST = Forecast(
         StepForecast("c", 20.0, "calibration", 3.0, "calibration"),
     )
 )
-
-
-def test_two_short_runs_give_the_line_on_which_the_full_run_lies() -> None:
-    assert extrapolated([(10, 7.0), (20, 9.0)], 100) == pytest.approx(5.0 + 0.2 * 100)
-
-
-def test_noise_that_makes_the_longer_run_the_faster_one_never_forecasts_less_than_it_took() -> None:
-    assert extrapolated([(10, 7.0), (20, 6.0)], 100) == 6.0
 
 
 def test_only_computed_steps_cost_time_and_one_that_is_unknown_leaves_the_sum_unknown() -> None:
