@@ -5,33 +5,37 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= support_desk
 SERVERS := $(abspath $(or $(RLHF_HOME),.rlhf)/servers)
-LOCKS := tests/integration/annotation_servers
+vpath %.lock tests/integration/annotation_servers tests/integration/object_store
 
 # CPU threads wait passively and number one unless a stage asks for more: spinning barriers of two
 # processes on the same cores cost more than a second thread gains.
 export OMP_WAIT_POLICY ?= passive
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-ui test-integration ui lint clean distclean install
+.PHONY: run test test-ui test-integration test-recovery ui lint clean distclean install
 
 run: $(READY)
 	$(BIN)/rlhf run $(CONFIG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not ui and not servers"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not ui and not servers and not recovery"
 
 test-ui: $(READY)
 	$(BIN)/python -m pytest -m ui
 
-# Against real annotation servers, each installed once into an environment of its own.
-test-integration: $(READY) $(SERVERS)/argilla/.ready $(SERVERS)/label_studio/.ready
+# Against real annotation servers and an object store, each installed once into an environment of its own.
+test-integration: $(READY) $(SERVERS)/argilla/.ready $(SERVERS)/label_studio/.ready $(SERVERS)/moto/.ready
 	ANNOTATION_SERVERS=$(SERVERS) $(BIN)/python -m pytest -m servers
 
-$(SERVERS)/%/.ready: $(LOCKS)/%.lock
+$(SERVERS)/%/.ready: %.lock
 	mkdir -p $(SERVERS)
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar on -r $<
 	touch $@
+
+# Kills runs at random moments, again and again, and compares them with undisturbed ones.
+test-recovery: $(READY)
+	$(BIN)/python -m pytest -n 2 -m recovery
 
 ui: $(READY)
 	$(BIN)/rlhf ui

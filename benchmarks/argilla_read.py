@@ -100,20 +100,23 @@ def main() -> None:
         desk = ArgillaDesk(stack.url, stack.key, "benchmark", 0)
         fill(desk, options.records)
         seconds: dict[str, list[float]] = {"raw HTTP": [], "rows": []}
+        busy: dict[str, list[float]] = {name: [] for name in seconds}
         for _ in range(options.repeats):
             seen = set()
             for name, side in (("raw HTTP", raw), ("rows", read)):
-                begun = time.perf_counter()
+                begun, worked = time.perf_counter(), time.process_time()
                 seen.add(side(desk))
                 seconds[name].append(time.perf_counter() - begun)
+                busy[name].append(time.process_time() - worked)
             expected = (options.records, options.records * len(ANNOTATORS))
             if seen != {expected}:
                 raise SystemExit(f"the sides saw different things: {seen}, expected {expected}")
     print(f"{options.records:,} records x {len(ANNOTATORS)} responses, {options.repeats} times by turns")
-    print(f"{'':10} {'median s':>9} {'records/s':>10} {'all':>24}")
+    print(f"{'':10} {'median s':>9} {'client CPU s':>13} {'records/s':>10} {'all':>24}")
     for name, times in seconds.items():
-        spent = median(times)
-        print(f"{name:10} {spent:9.2f} {options.records / spent:10,.0f} {[round(t, 2) for t in times]!s:>24}")
+        spent, all_times = median(times), [round(t, 2) for t in times]
+        rate = options.records / spent
+        print(f"{name:10} {spent:9.2f} {median(busy[name]):13.2f} {rate:10,.0f} {all_times!s:>24}")
     print(
         f"rows / raw HTTP: {median(seconds['rows']) / median(seconds['raw HTTP']):.2f} (target: at most 1.2)"
     )

@@ -49,6 +49,7 @@ class Measurement:
     cached_seconds: float
     proxy_accuracy: float
     selection_accuracy: float
+    judge_accuracy: float
     gold_sft: float
     gold_policy: float
     gold_gain: float
@@ -102,6 +103,7 @@ def measure(config: str, seed: int) -> Measurement:
         cached_seconds=cached,
         proxy_accuracy=m["eval/proxy/agreement_with_gold"],
         selection_accuracy=m["eval/selection/agreement_with_gold"],
+        judge_accuracy=m["eval/judge/agreement_with_gold"],
         gold_sft=m["eval/gold/sft"],
         gold_policy=m["eval/gold/policy"],
         gold_gain=m["eval/gold/policy"] - m["eval/gold/sft"],

@@ -1,6 +1,7 @@
 """Moves directories between local disk and the artifact store, never copying what can be renamed or
 mapped."""
 
+import errno
 import shutil
 import tempfile
 from pathlib import Path
@@ -8,6 +9,11 @@ from pathlib import Path
 from zenml.artifact_stores import LocalArtifactStore
 from zenml.artifact_stores.base_artifact_store import BaseArtifactStore
 from zenml.io import fileio
+
+from rlhf.retries import retried
+
+_PATIENCE_SECONDS = 120.0
+_PASSING = {None, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ESTALE}
 
 
 def is_local(store: BaseArtifactStore) -> bool:
@@ -28,9 +34,14 @@ def put_directory(store: BaseArtifactStore, source: Path, target: str, *, last: 
     files = sorted(p for p in source.rglob("*") if p.is_file())
     for file in sorted(files, key=lambda p: p.name == last):
         destination = f"{target}/{file.relative_to(source).as_posix()}"
-        fileio.makedirs(destination.rsplit("/", 1)[0])
-        fileio.copy(str(file), destination, overwrite=True)
+        put_file(file, destination)
     shutil.rmtree(source)
+
+
+def put_file(source: Path, target: str) -> None:
+    """Copy a file into the store."""
+    fileio.makedirs(target.rsplit("/", 1)[0])
+    _copy(str(source), target)
 
 
 def fetch_directory(store: BaseArtifactStore, source: str, cache: Path, *, last: str) -> Path:
@@ -52,8 +63,8 @@ def fetch_directory(store: BaseArtifactStore, source: str, cache: Path, *, last:
             if relative == last:
                 continue
             (partial / relative).parent.mkdir(parents=True, exist_ok=True)
-            fileio.copy(f"{folder}/{name}", str(partial / relative), overwrite=True)
-    fileio.copy(f"{source}/{last}", str(partial / last), overwrite=True)
+            _copy(f"{folder}/{name}", str(partial / relative))
+    _copy(f"{source}/{last}", str(partial / last))
     try:
         partial.rename(cache)
     except OSError:
@@ -62,3 +73,20 @@ def fetch_directory(store: BaseArtifactStore, source: str, cache: Path, *, last:
             raise
         # Another process was first, with the same content.
     return cache
+
+
+def _copy(source: str, target: str) -> None:
+    retried(
+        lambda: fileio.copy(source, target, overwrite=True),
+        passes=_store_may_return,
+        doing=f"Copying {source}",
+        patience=_PATIENCE_SECONDS,
+    )
+
+
+def _store_may_return(error: Exception) -> bool:
+    """Whether an artifact store failed for a reason that passes by itself. Client libraries of object stores
+    have classes of their own for lost connections."""
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        return error.errno in _PASSING
+    return isinstance(error, OSError) or any(word in type(error).__name__ for word in ("Connect", "Timeout"))

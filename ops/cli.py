@@ -15,11 +15,16 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from ops import feedback_servers_cli  # noqa: E402
+from ops.approval_cli import approve, gate, reject  # noqa: E402
 from ops.export_cli import export  # noqa: E402
 from ops.feedback_cli import feedback  # noqa: E402
 from ops.plan_cli import plan  # noqa: E402
+from ops.registry_cli import prune, registry  # noqa: E402
 from ops.schedule_cli import schedule  # noqa: E402
-from rlhf.errors import RLHFError  # noqa: E402
+from rlhf.errors import InterruptedRunError, RLHFError  # noqa: E402
+
+STOPPED = 75
+"""Exit status of a run that was asked to stop and can be resumed (EX_TEMPFAIL of sysexits.h)."""
 
 
 class _Group(click.Group):
@@ -44,6 +49,11 @@ main.add_command(feedback)
 main.add_command(export)
 main.add_command(plan)
 main.add_command(schedule)
+main.add_command(approve)
+main.add_command(reject)
+main.add_command(gate)
+main.add_command(registry)
+main.add_command(prune)
 feedback.add_command(feedback_servers_cli.push)
 feedback.add_command(feedback_servers_cli.export)
 
@@ -93,16 +103,36 @@ def validate(config: str, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("config")
+@click.argument("config", required=False)
 @click.argument("overrides", nargs=-1)
 @click.option("--keep-stack", is_flag=True, help="Run on the active stack instead of rlhf-local.")
-def run(config: str, overrides: tuple[str, ...], keep_stack: bool) -> None:
+@click.option(
+    "--resume/--no-resume",
+    default=None,
+    help="Go on with the newest run of the same settings even if it failed, and without CONFIG with the last "
+    "one that was interrupted; or never. By default, go on if it was interrupted.",
+)
+@click.option(
+    "--stop-grace",
+    default=60.0,
+    show_default=True,
+    help="Seconds that a step may take after SIGTERM to write a checkpoint.",
+)
+def run(
+    config: str | None, overrides: tuple[str, ...], keep_stack: bool, resume: bool | None, stop_grace: float
+) -> None:
     """Run CONFIG (a name or a path), with settings overridden as key.path=value."""
     from ops import launch
     from ops.summary import print_summary
 
+    if config is None and not resume:
+        raise click.UsageError("Name a CONFIG, or give --resume to go on with the last interrupted run.")
     try:
-        finished = launch.run(config, overrides, stack=not keep_stack)
+        finished = launch.run(
+            config, overrides, stack=not keep_stack, resume=resume, grace_seconds=stop_grace
+        )
+    except InterruptedRunError as error:
+        _fail(str(error), status=STOPPED)
     except RLHFError:
         raise
     except Exception as error:
@@ -159,11 +189,11 @@ def env() -> None:
     click.echo(environment.shell_exports())
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, *, status: int = 1) -> NoReturn:
     Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {_escape(message)}", soft_wrap=True)
     logging.shutdown()
     sys.stdout.flush()
-    sys.exit(1)
+    sys.exit(status)
 
 
 def _escape(text: str) -> str:

@@ -105,8 +105,10 @@ def _local(path: Path) -> Resolved:
 
 
 def _registered(source: str, name: str, alias: str | None, version: str | None) -> Resolved:
-    from ops.registries import POLICY, champion_directory, policy_registry
+    from ops.model_cards import read_card
+    from ops.registries import champion_directory, policy_registry
     from rlhf.models.directory import open_directory
+    from rlhf.registry.store import POLICY
 
     if name != POLICY:
         raise ModelError(f"There is no exportable model '{name}'; name {POLICY}@champion, or a directory.")
@@ -123,5 +125,5 @@ def _registered(source: str, name: str, alias: str | None, version: str | None) 
         raise ModelError(f"{source} has no directory; register it anew.")
     if open_directory(path).digest != entry.digest:
         raise ModelError(f"{source} was registered with other content than {path} holds; restore its files.")
-    card = registry.mlflow.get_model_version(registry.name, entry.version).description
-    return Resolved(f"{POLICY} v{entry.version}", path, card or "")
+    card = read_card(entry.path) or registry.description(POLICY, entry.version)
+    return Resolved(f"{POLICY} v{entry.version}", path, card)

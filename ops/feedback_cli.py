@@ -10,6 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ops import environment
+
 if TYPE_CHECKING:  # the command line's help loads neither Arrow nor ZenML
     from ops.lineage import SeenBy
     from rlhf.feedback.ledger.history import Kind, Version
@@ -124,27 +126,47 @@ def forget(url: str, name: str, annotator: bool, by: str) -> None:
 @click.argument("name")
 @click.option("--annotator", is_flag=True, help="NAME is an annotator, not a record.")
 @click.option("--by", default=getpass.getuser, help="Who asks; kept in the ledger's history.")
-@click.option("--yes", is_flag=True, help="Also delete the derived datasets that are listed.")
+@click.option("--yes", is_flag=True, help="Also delete the derived copies that are listed.")
 @click.pass_obj
 def erase(url: str, name: str, annotator: bool, by: str, yes: bool) -> None:
-    """Forget NAME and remove its content from the ledger's files and history; run no ingest meanwhile."""
-    from ops.derived_data import delete_copies, derived_copies
+    """Forget NAME and remove its content from the ledger's files and history, and with --yes from what runs
+    derived of them."""
+    from ops.derived_data import delete_copies, derived_copies, expire_cached_steps
+    from ops.tracking import TRACKER_ERRORS
+    from rlhf.errors import LedgerError
     from rlhf.feedback.ledger import erasure
 
     erased = erasure.erase(url, _kind(annotator), name, by)
     click.echo("The ledger holds none of its content any more, only that it was erased.")
     runs = _print_runs(url, erased.spans, "No run has seen it: nothing has to be retrained.")
-    copies = derived_copies(seen.run for seen in runs)
-    if not copies:
+    if not runs:
         return
-    table = Table("artifact", "version", "where", "deleted with --yes", title="Derived from it or quoting it")
+    try:
+        copies = derived_copies(seen.run for seen in runs)
+    except TRACKER_ERRORS as error:
+        raise LedgerError(
+            "MLflow cannot be asked for its copies of reports, so that nothing derived was deleted; run it "
+            "again when it is up."
+        ) from error
+    table = Table("copy", "where", "with --yes", title="Derived from it, or may quote it")
     for copy in copies:
-        table.add_row(copy.artifact, copy.version, copy.uri, "yes" if copy.deletable else "no, by hand")
+        table.add_row(copy.name, copy.where, copy.treatment)
     Console().print(table)
-    if yes:
-        click.echo(f"{delete_copies(copies)} artifacts were emptied.")
-    else:
+    if not yes:
         click.echo("Nothing derived was deleted; run it again with --yes.")
+        return
+    expire_cached_steps(seen.run for seen in runs)
+    left = delete_copies(copies)
+    click.echo(f"{len(copies) - len(left)} of {len(copies)} copies were deleted.")
+    for copy, reason in left:
+        click.echo(f"Left: {copy.name} at {copy.where} ({reason}).")
+    for seen in runs:
+        if seen.models:
+            versions = f", registered as {', '.join(seen.versions)}" if seen.versions else ""
+            click.echo(f"Left: {', '.join(seen.models)} of run {seen.name}, trained with it{versions}.")
+    click.echo(
+        f"Left: the source itself, backups, and what {environment.scratch()} holds of runs that broke off."
+    )
 
 
 def _print_runs(url: str, spans: Sequence[tuple[str, int, int | None]], none: str) -> list[SeenBy]:

@@ -133,6 +133,12 @@ def _view(name: str, run_name: str | None) -> "DatasetDict":
     for run in runs:
         step = run.steps.get("prepare_datasets")
         if step is not None and step.outputs.get(name):
-            return cast("DatasetDict", step.outputs[name][0].load())
+            try:
+                return cast("DatasetDict", step.outputs[name][0].load())
+            except FileNotFoundError as error:
+                raise DataError(
+                    f"The view '{name}' of run '{run.name}' was deleted when feedback in it was erased; "
+                    "start a run, which derives it anew."
+                ) from error
     which = f"Run '{run_name}' has" if run_name else "No run has"
     raise DataError(f"{which} derived the view '{name}' yet; start one with `rlhf run`.")

@@ -1,36 +1,33 @@
 """ZenML hooks: what happens beside a run when a step ends badly."""
 
-import logging
-
-from mlflow.tracking import MlflowClient
-from zenml import get_step_context
+from mlflow.entities import RunStatus
+from zenml import get_step_context, log_metadata
+from zenml.exceptions import RunInterruptedException
 
 from ops.alerts import alert
-from ops.stage import tracking_uri
-from ops.tracking import TRACKER_ERRORS, PipelineRun, ensure_experiment, find_run, finish_run
-from rlhf.errors import AgreementError
-
-logger = logging.getLogger(__name__)
+from ops.continuation import INTERRUPTED
+from ops.stage import tracked_run, tracking_uri
+from ops.tracking import mlflow_sink
+from rlhf.errors import AgreementError, InterruptedRunError
 
 
 def mark_run_failed(error: BaseException) -> None:
-    """End the MLflow run of a failed pipeline run as failed, with the error as a tag, and tell people."""
+    """End the MLflow run of a failed pipeline run as failed, with the error as a tag; of one that was asked
+    to stop as killed, and mark it as one to go on with. People are told of a failure."""
     context = get_step_context()
-    collapsed = isinstance(error, AgreementError)
-    alert(
-        "agreement_collapsed" if collapsed else "run_failed",
-        "Annotators do not agree" if collapsed else f"{context.pipeline.name} failed",
-        f"{context.step_name}: {error}",
-    )
+    stopped = isinstance(error, InterruptedRunError | RunInterruptedException | KeyboardInterrupt)
+    if stopped:
+        log_metadata(metadata={INTERRUPTED: str(error)}, run_id_name_or_prefix=context.pipeline_run.id)
+    else:
+        collapsed = isinstance(error, AgreementError)
+        alert(
+            "agreement_collapsed" if collapsed else "run_failed",
+            "Annotators do not agree" if collapsed else f"{context.pipeline.name} failed",
+            f"{context.step_name}: {error}",
+        )
     uri = tracking_uri()
     if uri is None:
         return
-    client = MlflowClient(tracking_uri=uri)
-    run = PipelineRun(str(context.pipeline_run.id), context.pipeline_run.name, context.pipeline.name)
-    try:
-        found = find_run(client, run, ensure_experiment(client, run.pipeline))
-        if found is not None:
-            client.set_tag(found.info.run_id, "error", f"{context.step_name}: {error}"[:500])
-            finish_run(client, found.info.run_id, failed=True)
-    except TRACKER_ERRORS as failure:
-        logger.warning("MLflow could not be told of the failure (%s).", failure)
+    with mlflow_sink(uri, tracked_run(context), {}) as sink:
+        sink.set_tags({"error": f"{context.step_name}: {error}"[:500]})
+        sink.end(RunStatus.KILLED if stopped else RunStatus.FAILED)

@@ -4,6 +4,7 @@ CLI."""
 import errno
 import importlib
 import logging
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,25 +14,43 @@ from typing import Any
 
 import click
 import yaml
+from mlflow.tracking import MlflowClient
 from pydantic import BaseModel
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
 
-from ops import environment, run_config
-from ops.alerts import with_alerts
+from ops import approval, environment, run_config
+from ops.alerts import send, with_alerts
+from ops.checkpoint_mirror import remove_finished
+from ops.continuation import (
+    DEFAULT_GRACE_SECONDS,
+    EXTRA,
+    RunRecord,
+    at_work,
+    interrupted_run,
+    kept_config,
+    new_record,
+    settle_orphans,
+)
 from ops.ledger import check_reach
+from ops.signals import ending_at_once
 from ops.stack import ensure_local_stack
+from ops.stage import tracking_uri
+from ops.tracking import deliver_spooled
 from rlhf.errors import ConfigError, RLHFError
+from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.feedback.sources import open_sources
-from rlhf.models.settings_rewards import FunctionRewardSettings
+from rlhf.models.settings_rewards import ClassifierRewardSettings, FunctionRewardSettings
+from rlhf.registry.seal import signing_key
 from rlhf.training.settings import BaseModelSettings, is_local
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONFIG = "support_desk"
 _FREE_DISK_GIB = 2.0
+_STAMP = re.compile(r"-\d{8}T\d{12}$")
 
 
 @dataclass(frozen=True)
@@ -43,23 +62,67 @@ class FinishedRun:
     status: str
 
 
-def run(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True) -> FinishedRun:
+def run(
+    name_or_path: str | None,
+    overrides: Sequence[str] = (),
+    *,
+    stack: bool = True,
+    resume: bool | None = None,
+    grace_seconds: float = DEFAULT_GRACE_SECONDS,
+) -> FinishedRun:
     """Validate a config, register the local stack if there is none, and run the pipeline to its end.
 
+    Args:
+        name_or_path: the config; with ``resume``, ``None`` means that of the run that was interrupted last.
+        resume: go on with the newest run of the same parameters: by default if it was interrupted, with
+            ``True`` also if it failed, with ``False`` never.
+        grace_seconds: how long a step may take to write a checkpoint after SIGTERM.
+
     Raises:
-        RLHFError: the config, its sources or the machine cannot carry the run; nothing has been started.
+        RLHFError: the config, its sources or the machine cannot carry the run, or there is nothing to resume;
+            nothing has been started.
+        InterruptedRunError: SIGTERM came; the run can be resumed.
         Exception: whatever a step raised.
     """
-    path = run_config.find_config(name_or_path)
-    config = run_config.apply_overrides(run_config.read_config(path), overrides)
-    parameters = check(config)
     if stack:
         ensure_local_stack()
+    settle_orphans()
+    interrupted = None
+    if name_or_path is None:
+        interrupted = interrupted_run(None, also_failed=True)
+        if interrupted is None:
+            raise ConfigError("No run was interrupted; name the config to run.")
+        path = kept_config(interrupted)
+    else:
+        path = run_config.find_config(name_or_path)
+    config = run_config.apply_overrides(run_config.read_config(path), overrides)
+    parameters = check(config)
+    if name_or_path is not None and resume is not False:
+        interrupted = interrupted_run(config, also_failed=resume is True)
+        if interrupted is None and resume:
+            raise ConfigError(
+                f"There is no interrupted or failed run of {path.name} with these settings to resume; start "
+                "it without --resume."
+            )
     check_reach(parameters.feedback.ledger, Client().active_stack.artifact_store)  # type: ignore[attr-defined]
+    _deliver_spooled()
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
-    response = rlhf_pipeline.with_options(config_path=str(effective(startable(config), path.stem)))()
+    file = _config_file(path)
+    record = new_record(config, file.name, interrupted, grace_seconds=grace_seconds)
+    if interrupted is not None:
+        _say_what_goes_on(interrupted, record)
+    started = startable(config)
+    extra = {**(started.get("extra") or {}), EXTRA: record.model_dump(mode="json")}
+    _write_config(file, {**started, "extra": extra})
+    with at_work(record), ending_at_once():
+        response = rlhf_pipeline.with_options(config_path=str(file))()
+        remove_finished(Client().active_stack.artifact_store)
     finished = _finished(response)
+    if parameters.promotion.mode == "approval" and finished.status == "completed":  # type: ignore[attr-defined]
+        approval.request_approval(Client().get_pipeline_run(finished.id))
+        told = run_config.section(config, "alerts")
+        send(told, "approval_waiting", "A model waits for approval", f"Run: {finished.name}")
     from ops.plan import record_actual
 
     record_actual(Client().get_pipeline_run(finished.id), config)
@@ -112,7 +175,7 @@ def check(config: Mapping[str, Any]) -> BaseModel:
 
     Raises:
         ConfigError: unknown or wrong keys, a missing base model, too little disk.
-        DataError: a source that is not there.
+        DataError: a source or a suite's file that is not there, or is not as its publishers have it.
     """
     parameters = run_config.checked(config)
     for key in ("base_model", "reward_base"):
@@ -120,8 +183,10 @@ def check(config: Mapping[str, Any]) -> BaseModel:
     judges: Mapping[str, str] = parameters.evaluation.rewards  # type: ignore[attr-defined]
     for name, source in judges.items():
         _check_function(f"evaluation.rewards.{name}", source)
+    _check_suites(parameters.evaluation)  # type: ignore[attr-defined]
     for source in _functions_in(parameters.reward):  # type: ignore[attr-defined]
         _check_function("reward", source)
+    signing_key(parameters.promotion.signing_key_env)  # type: ignore[attr-defined]
     open_sources(parameters.feedback)  # type: ignore[attr-defined]  # the model is made from a signature
     _check_disk()
     return parameters
@@ -153,17 +218,26 @@ def explain(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, RLHFError):
             return str(cause)
-        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+        if _disk_is_full(cause):
             return (
                 f"The disk is full; free space under {environment.home()} (finished runs are in artifacts/) "
-                "and run again: finished steps come from the cache."
+                "and run again with --resume: finished steps come from the cache, and training goes on from "
+                "its last checkpoint."
             )
         if isinstance(cause, MemoryError) or "out of memory" in str(cause).lower():
             return (
                 "Memory ran out; lower sft.micro_batch_size, reward_model.micro_batch_size or "
-                "ppo.micro_batch_tokens, or train with lora."
+                "ppo.micro_batch_tokens, turn gradient_checkpointing on, or train with lora; finished steps "
+                "come from the cache."
             )
     return f"{type(error).__name__}: {error}"
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """safetensors and sqlite have errors of their own for it."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return any(words in str(error) for words in ("No space left on device", "database or disk is full"))
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -182,12 +256,41 @@ def startable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def effective(config: Mapping[str, Any], stem: str) -> Path:
-    """The config as it is run, kept in the state folder. References to the environment stay references."""
+    """A config for ZenML, kept in the state folder."""
+    file = _config_file(Path(stem))
+    _write_config(file, config)
+    return file
+
+
+def _config_file(path: Path) -> Path:
+    """Where the config of a run that starts now is kept."""
     folder = environment.home() / "configs"
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.yaml"
+    stem = _STAMP.sub("", path.stem)  # a resumed run's config has one already
+    return folder / f"{stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.yaml"
+
+
+def _write_config(file: Path, config: Mapping[str, Any]) -> None:
+    """Keep the config as it is run. References to the environment stay references."""
     file.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return file
+
+
+def _say_what_goes_on(interrupted: PipelineRunResponse, record: RunRecord) -> None:
+    assert record.continues is not None
+    feedback = record.continues.feedback
+    state = f" with the feedback at sequence {feedback['sequence']}" if feedback else ""
+    logger.warning(
+        "This run goes on with %s%s; --no-resume starts a new one%s.",
+        interrupted.name,
+        state,
+        " with the newest feedback" if feedback else "",
+    )
+
+
+def _deliver_spooled() -> None:
+    """Send metrics that earlier runs could not; the server may still be away."""
+    if (uri := tracking_uri()) is not None:
+        deliver_spooled(MlflowClient(tracking_uri=uri))
 
 
 def _finished(response: PipelineRunResponse | None) -> FinishedRun:
@@ -217,6 +320,28 @@ def _check_function(key: str, source: str) -> None:
         raise ConfigError(f"parameters.{key}: {source} cannot be imported: {error}.") from error
     if not callable(found):
         raise ConfigError(f"parameters.{key}: {module} has no function {function!r}.")
+
+
+def _check_suites(settings: EvaluationSettings) -> None:
+    if not settings.suites.chosen:
+        return
+    from rlhf.evaluation.suites.run import build_suites  # it loads torch, which most runs need only later
+
+    for name, scorer in settings.suites.scorers.items():
+        key = f"evaluation.suites.scorers.{name}"
+        for function in _functions_in(scorer):
+            _check_function(key, function)
+        if isinstance(scorer, ClassifierRewardSettings) and is_local(str(scorer.path)):
+            _check_classifier(f"parameters.{key}.path", scorer.path)
+    build_suites(settings.suites, settings.seed)
+
+
+def _check_classifier(key: str, path: Path) -> None:
+    if not (path / "config.json").exists():
+        raise ConfigError(
+            f"{key}: {path} holds no model (no config.json); give the folder that save_pretrained wrote, or "
+            "a hub id."
+        )
 
 
 def _functions_in(reward: Any) -> list[str]:

@@ -13,7 +13,7 @@ from zenml.utils.pagination_utils import depaginate
 from ops.registries import ARTIFACT_TAG, policy_registry
 from rlhf.errors import ConfigError
 from rlhf.feedback.ledger.table import canonical_url
-from rlhf.registry.store import Alias
+from rlhf.registry.store import POLICY, Alias, place
 
 FEEDBACK = "feedback"
 _MODELS = ("base_model", "sft_policy", "reward_model", "policy")
@@ -92,17 +92,17 @@ def _registered_by_artifact() -> dict[str, str]:
     except ConfigError:  # a stack without a registry has no champions
         return {}
     try:
-        versions = list(registry.mlflow.search_model_versions(f"name = '{registry.name}'"))
+        versions = registry.versions(POLICY)
+        places = registry.aliases()
     except MlflowException:
         return {}
     aliases: dict[str, list[str]] = {}
     for alias in get_args(Alias):
-        holder = registry.by_alias(alias)
-        if holder is not None:
-            aliases.setdefault(holder.version, []).append(alias)
+        if (holder := places.get(place(POLICY, alias))) is not None:
+            aliases.setdefault(holder, []).append(alias)
     return {
         version.tags[ARTIFACT_TAG]: " ".join(
-            [f"{registry.name} v{version.version}", *aliases.get(str(version.version), [])]
+            [f"{POLICY} v{version.version}", *aliases.get(version.version, [])]
         )
         for version in versions
         if ARTIFACT_TAG in version.tags

@@ -1,7 +1,9 @@
 """What surrounds a promotion in this system: the candidate's lineage for the registry, and the end of
 tracking."""
 
-from collections.abc import Mapping, Sequence
+import getpass
+from collections.abc import Mapping
+from pathlib import Path
 
 from zenml import get_step_context, log_metadata
 from zenml.client import Client
@@ -10,17 +12,19 @@ from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
 from materializers.transfer import is_local
 from ops.alerts import alert
-from ops.code_version import code_version
+from ops.model_cards import lineage_of, policy_card, reward_model_card, write_card
 from ops.registries import ARTIFACT_TAG, RUN_TAG
 from ops.stage import MLFLOW_RUN_ID
 from ops.tracking import MLflowSink
 from rlhf.models.directory import ModelDirectory
-from rlhf.registry.model_card import Lineage, model_card
-from rlhf.registry.promotion import PromotionDecision, PromotionOutcome
-from rlhf.registry.store import Candidate
+from rlhf.registry.model_card import Lineage
+from rlhf.registry.promotion import PromotionDecision
+from rlhf.registry.store import ROLES, Candidate, Role
+from rlhf.registry.transaction import PromotionOutcome
 from rlhf.tracking import MetricSink
 
-_DATA = ("feedback", "demonstrations", "comparisons", "ratings", "prompts")
+ROLE_TAG = "rlhf.role"
+_NOBODY = "default"  # the user of a ZenML without a server
 
 
 def candidate_of(
@@ -30,29 +34,30 @@ def candidate_of(
     metrics: Mapping[str, float],
     sink: MetricSink,
 ) -> Candidate:
-    """The policy artifact as the registry takes it: where it lies, what made it, and its card."""
-    context = get_step_context()
-    run = context.pipeline_run
+    """The policy artifact as the registry takes it: where it lies, what made it, its card, and the reward
+    models that belong to it. The cards are written beside the models unless this is a dry run."""
+    run = get_step_context().pipeline_run
     mlflow_run = sink.opened if isinstance(sink, MLflowSink) else None
-    lineage = _lineage(run)
     runs = {"ZenML": run.name, **({"MLflow": mlflow_run.info.run_id} if mlflow_run else {})}
-    card = model_card(
-        "policy",
-        policy.digest,
-        Lineage(models=lineage.models, data=lineage.data, code=code_version(), runs=runs),
-        metrics,
-        decision=decision,
-    )
+    lineage = lineage_of(run, runs)
+    card = policy_card(run, policy, decision, metrics, lineage)
     tags = {
-        ARTIFACT_TAG: str(artifact.id),
         "zenml.pipeline_run_id": str(run.id),
         "zenml.run_name": run.name,
         **{f"data.{name}": digest for name, digest in lineage.data.items()},
+        **_ledger_version(run),
         **({RUN_TAG: mlflow_run.info.run_id} if mlflow_run else {}),
     }
-    store = Client().active_stack.artifact_store
-    path = str(policy.path.resolve()) if is_local(store) else f"{artifact.uri.rstrip('/')}/model"
-    return Candidate(digest=policy.digest, path=path, description=card, tags=tags)
+    if decision.mode != "dry_run":
+        write_card(artifact, card)
+    return Candidate(
+        digest=policy.digest,
+        path=_model_path(artifact),
+        description=card,
+        tags={ARTIFACT_TAG: str(artifact.id), **tags},
+        reward_models=_reward_models(run, lineage, tags, write=decision.mode != "dry_run"),
+        by=_started_by(run),
+    )
 
 
 def publish_verdict(sink: MetricSink, decision: PromotionDecision, outcome: PromotionOutcome) -> None:
@@ -73,9 +78,7 @@ def close_tracking(sink: MetricSink) -> None:
     if not isinstance(sink, MLflowSink):
         return
     sink.set_tags(cached_curves(get_step_context().pipeline_run))
-    sink.flush()
-    if sink.opened is not None:
-        sink.finish_on_close()
+    sink.finish_on_close()
 
 
 def cached_curves(run: PipelineRunResponse) -> dict[str, str]:
@@ -91,17 +94,42 @@ def cached_curves(run: PipelineRunResponse) -> dict[str, str]:
     return tags
 
 
-def _lineage(run: PipelineRunResponse) -> Lineage:
-    """Content hashes of the models and datasets that this run's steps put out."""
-    models: dict[str, str] = {}
-    data: dict[str, str] = {}
-    for name, step in run.steps.items():
-        for output, versions in step.outputs.items():
-            target = data if output in _DATA else models if _is_model(versions) else None
-            if target is not None and versions and versions[0].content_hash:
-                target[output if target is data else name] = versions[0].content_hash
-    return Lineage(models=models, data=data)
+def _reward_models(
+    run: PipelineRunResponse, lineage: Lineage, tags: Mapping[str, str], *, write: bool
+) -> dict[Role, Candidate]:
+    """The reward models of a run that have a part in the policy's fate, by what they are for."""
+    found: dict[Role, Candidate] = {}
+    for step in run.steps.values():
+        role = next((r for r in ROLES if r == step.config.parameters.get("role")), None)
+        for artifact in step.outputs.get("reward_model", []):
+            if role is None or artifact.content_hash is None:
+                continue
+            card = reward_model_card(role, artifact, lineage)
+            if write:
+                write_card(artifact, card)
+            found[role] = Candidate(
+                digest=artifact.content_hash,
+                path=_model_path(artifact),
+                description=card,
+                tags={ARTIFACT_TAG: str(artifact.id), ROLE_TAG: role, **tags},
+            )
+    return found
 
 
-def _is_model(versions: Sequence[ArtifactVersionResponse]) -> bool:
-    return bool(versions) and versions[0].type.value == "model"
+def _model_path(artifact: ArtifactVersionResponse) -> str:
+    """The model directory inside an artifact: a resolved path on a local store, otherwise a URI."""
+    path = f"{artifact.uri.rstrip('/')}/model"
+    return str(Path(path).resolve()) if is_local(Client().active_stack.artifact_store) else path
+
+
+def _ledger_version(run: PipelineRunResponse) -> dict[str, str]:
+    for step in run.steps.values():
+        for artifact in step.outputs.get("feedback", []):
+            if "sequence" in artifact.run_metadata:
+                return {"data.ledger_sequence": str(artifact.run_metadata["sequence"])}
+    return {}
+
+
+def _started_by(run: PipelineRunResponse) -> str:
+    user = run.user.name if run.user else _NOBODY
+    return getpass.getuser() if user == _NOBODY else user

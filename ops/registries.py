@@ -1,65 +1,82 @@
-"""The policy's registry: MLflow aliases and ZenML model stages behind one :class:`RegistryStore`.
+"""The registry of policies and reward models in MLflow: the store behind :mod:`rlhf.registry.transaction`.
 
-MLflow is the source of truth: it is read, and its alias moves last. The ZenML model control plane follows
-with a version of the same name, linked to the artifact, so that both UIs say the same. A ZenML version that
-an interrupted promotion did not get to is made good by the next call that needs it.
+MLflow is the source of truth, and holds the journal of an open move as well, so that every machine sees it:
+a registered model of a name that only one process can create. ZenML's model control plane follows.
 """
 
 import fcntl
-import logging
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
+from typing import TypeVar
 
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
-from zenml.enums import ModelStages
-from zenml.model.utils import link_artifact_version_to_model_version
-from zenml.models import ModelVersionResponse
+from zenml.enums import StackComponentType
 
-from materializers.transfer import fetch_directory
 from ops import environment
-from ops.model_source import version_source
-from ops.stage import tracking_uri
+from ops.model_control_plane import mirror
+from ops.tracking import tracker_may_return
 from rlhf.errors import ConfigError
 from rlhf.models.directory import MANIFEST, open_directory
 from rlhf.registry.champion import ChampionRef
-from rlhf.registry.store import CANDIDATE, CHAMPION, Alias, Candidate, RegisteredVersion
+from rlhf.registry.journal import Journal
+from rlhf.registry.store import (
+    CHAMPION,
+    POLICY,
+    REWARD_MODEL,
+    Alias,
+    Candidate,
+    ModelName,
+    RegisteredVersion,
+    at,
+)
+from rlhf.retries import retried
 
-logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
-POLICY = "policy"
 DIGEST_TAG = "rlhf.digest"
 PATH_TAG = "rlhf.path"
 ARTIFACT_TAG = "zenml.artifact_version_id"
 RUN_TAG = "mlflow.run_id"
-_STAGES: Mapping[Alias, ModelStages] = {
-    CANDIDATE: ModelStages.STAGING,
-    CHAMPION: ModelStages.PRODUCTION,
-    # `previous` has no stage: ZenML archives the old champion when the new one takes its own.
+PATIENCE_SECONDS = 300.0
+"""How long a step waits for a registry that is away, before it fails."""
+
+OPEN_MOVE = "rlhf-open-move"
+_JOURNAL_TAG = "rlhf.journal"
+_ABSENT = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+_EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+_LONGEST_DESCRIPTION = 5000  # of MLflow's column, where the database enforces it
+_DESCRIPTIONS: Mapping[ModelName, str] = {
+    POLICY: "Policies trained from human feedback; aliases: candidate, champion, previous.",
+    REWARD_MODEL: "The reward models that belong to policies: the proxy under the policy's alias, the judge "
+    "under the alias with -judge.",
 }
-# MLflow says "no such alias" with the code of a bad argument.
-_ABSENT = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"}
 
 
-def policy_registry() -> "PolicyRegistry":
+def policy_registry() -> "MLflowRegistry":
     """The registry of the active stack.
 
     Raises:
         ConfigError: the stack has no MLflow tracker to hold a registry.
     """
-    uri = tracking_uri()
+    uri = _registry_uri()
     if uri is None:
         raise ConfigError(
             "The active stack has no MLflow experiment tracker, which holds the model registry; activate a "
             "stack that has one, such as rlhf-local (`rlhf run` registers it)."
         )
-    return PolicyRegistry(MlflowClient(tracking_uri=uri, registry_uri=uri))
+    return MLflowRegistry(MlflowClient(tracking_uri=uri, registry_uri=uri))
+
+
+def patiently(call: Callable[[], Result], *, doing: str) -> Result:
+    """A call to the registry, repeated while its server is away."""
+    return retried(call, passes=tracker_may_return, doing=doing, patience=PATIENCE_SECONDS)
 
 
 def champion_directory(champion: ChampionRef) -> Path | None:
@@ -72,111 +89,171 @@ def champion_directory(champion: ChampionRef) -> Path | None:
         return None
     if "://" not in champion.path:
         return open_directory(Path(champion.path)).path
+    from materializers.transfer import fetch_directory
+
     cache = environment.home() / "cache" / "models" / str(champion.digest)
     store = Client().active_stack.artifact_store
     return open_directory(fetch_directory(store, champion.path, cache, last=MANIFEST)).path
 
 
 @dataclass(frozen=True)
-class PolicyRegistry:
-    """Registered versions of the policy. See :class:`rlhf.registry.store.RegistryStore` for the verbs."""
+class MLflowRegistry:
+    """Registered policies and reward models. See :class:`rlhf.registry.store.RegistryStore` for the verbs."""
 
     mlflow: MlflowClient
-    name: str = POLICY
+    prefix: str = ""
+    """Before every name, so that several registries fit on one server."""
+
+    @property
+    def place(self) -> str:
+        return f"{socket.gethostname()}:{environment.home()}"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Exclusive among the processes of this machine; across machines, promotion re-reads the champion."""
-        file = environment.home() / "registry.lock"
-        with file.open("w") as stream:
+        with (environment.home() / f"{self.prefix}registry.lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
+    def journal(self) -> Journal | None:
+        model = self._model(self.prefix + OPEN_MOVE)
+        return Journal.model_validate_json(model.tags[_JOURNAL_TAG]) if model else None
+
+    def begin(self, journal: Journal) -> bool:
+        try:
+            self.mlflow.create_registered_model(
+                self.prefix + OPEN_MOVE,
+                tags={_JOURNAL_TAG: journal.model_dump_json()},
+                description="A move is being made. If this stays, run `rlhf registry repair`.",
+            )
+        except MlflowException as error:
+            if error.error_code != _EXISTS:
+                raise
+            found = self.journal()  # a request that was sent again finds its own
+            return found is not None and found.id == journal.id
+        return True
+
+    def record(self, journal: Journal) -> None:
+        self.mlflow.set_registered_model_tag(self.prefix + OPEN_MOVE, _JOURNAL_TAG, journal.model_dump_json())
+
+    def end(self) -> None:
+        try:
+            self.mlflow.delete_registered_model(self.prefix + OPEN_MOVE)
+        except MlflowException as error:
+            if error.error_code != _ABSENT:
+                raise
+
+    def aliases(self) -> dict[str, str]:
+        models = {name: self._model(self.prefix + name) for name in _DESCRIPTIONS}
+        return {
+            f"{name}@{alias}": str(version)
+            for name, model in models.items()
+            if model is not None
+            for alias, version in model.aliases.items()
+        }
+
+    def versions(self, model: ModelName) -> list[RegisteredVersion]:
+        return [_registered(version) for version in self.mlflow_versions(model)]
+
     def champion(self) -> RegisteredVersion | None:
+        """The policy under the alias ``champion``."""
         return self.by_alias(CHAMPION)
 
     def by_alias(self, alias: Alias) -> RegisteredVersion | None:
-        """The version under an alias."""
-        try:
-            return _registered(self.mlflow.get_model_version_by_alias(self.name, alias))
-        except MlflowException as error:
-            if error.error_code in _ABSENT:
-                return None
-            raise
+        """The policy under an alias."""
+        return at(self, alias)
 
     def by_version(self, version: str) -> RegisteredVersion | None:
-        """The version with a number."""
-        try:
-            return _registered(self.mlflow.get_model_version(self.name, version))
-        except MlflowException as error:
-            if error.error_code in _ABSENT:
-                return None
-            raise
+        """The policy with a number."""
+        return next((found for found in self.versions(POLICY) if found.version == version), None)
 
-    def find(self, digest: str) -> RegisteredVersion | None:
-        found = self.mlflow.search_model_versions(
-            f"name = '{self.name}' and tags.`{DIGEST_TAG}` = '{digest}'"
-        )
-        return _registered(found[0]) if found else None
+    def register(self, model: ModelName, candidate: Candidate) -> RegisteredVersion:
+        self._ensure(model)
+        from ops.model_source import version_source
 
-    def register(self, candidate: Candidate) -> RegisteredVersion:
-        self._ensure_model()
         run_id = candidate.tags.get(RUN_TAG)
         version = self.mlflow.create_model_version(
-            self.name,
+            self.prefix + model,
             source=version_source(self.mlflow, candidate.path, run_id, candidate.digest),
             run_id=run_id,
             tags={**candidate.tags, DIGEST_TAG: candidate.digest, PATH_TAG: candidate.path},
-            description=candidate.description,
+            description=_shortened(candidate.description),
             await_creation_for=0,
         )
-        self.zenml_version(version)
         return _registered(version)
 
-    def set_alias(self, alias: Alias, version: str) -> None:
-        counterpart = self.zenml_version(self.mlflow.get_model_version(self.name, version))
-        stage = _STAGES.get(alias)
-        if stage is not None and counterpart.stage != stage:
-            Client().update_model_version(counterpart.model.id, counterpart.id, stage=stage, force=True)
-        self.mlflow.set_registered_model_alias(self.name, alias, version)
+    def set_alias(self, place: str, version: str | None) -> None:
+        name, _, alias = (self.prefix + place).partition("@")
+        if version is not None:
+            self.mlflow.set_registered_model_alias(name, alias, version)
+        elif place in self.aliases():
+            self.mlflow.delete_registered_model_alias(name, alias)
 
-    def set_tags(self, version: str, tags: Mapping[str, str]) -> None:
+    def set_tags(self, model: ModelName, version: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
-            self.mlflow.set_model_version_tag(self.name, version, key, value)
+            self.mlflow.set_model_version_tag(self.prefix + model, version, key, value)
 
-    def _ensure_model(self) -> None:
+    def available(self, version: RegisteredVersion) -> bool:
+        if "://" not in version.path:
+            return (Path(version.path) / MANIFEST).exists()
+        return bool(Client().active_stack.artifact_store.exists(f"{version.path.rstrip('/')}/{MANIFEST}"))
+
+    def follow(self) -> None:
+        aliases = self.aliases()
+        for model, description in _DESCRIPTIONS.items():
+            versions = self.mlflow_versions(model)
+            if versions:
+                own = {p.partition("@")[2]: v for p, v in aliases.items() if p.startswith(f"{model}@")}
+                mirror(self.prefix + model, description, versions, own)
+
+    def description(self, model: ModelName, version: str) -> str:
+        """What MLflow shows of a version: its card, perhaps cut."""
+        return str(self.mlflow.get_model_version(self.prefix + model, version).description or "")
+
+    def mlflow_versions(self, model: ModelName) -> list[ModelVersion]:
+        """MLflow's own records of all versions, oldest first."""
+        found: list[ModelVersion] = []
+        token: str | None = None
+        while token is None or token:
+            page = self.mlflow.search_model_versions(f"name = '{self.prefix}{model}'", page_token=token)
+            found += page
+            token = page.token or ""
+        return sorted(found, key=lambda version: int(version.version))
+
+    def _model(self, name: str) -> RegisteredModel | None:
         try:
-            self.mlflow.create_registered_model(
-                self.name,
-                description="Policies trained from human feedback; aliases: candidate, champion, previous.",
-            )
+            return self.mlflow.get_registered_model(name)
         except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            if error.error_code == _ABSENT:
+                return None
+            raise
+
+    def _ensure(self, model: ModelName) -> None:
+        try:
+            self.mlflow.create_registered_model(self.prefix + model, description=_DESCRIPTIONS[model])
+        except MlflowException as error:
+            if error.error_code != _EXISTS:
                 raise
 
-    def zenml_version(self, version: ModelVersion) -> ModelVersionResponse:
-        """The ZenML counterpart of an MLflow version, made and linked to its artifact if it is not there."""
-        client = Client()
-        # By an exact filter and then by id: ZenML's lookups by name also take a longer name's beginning.
-        [model] = client.list_models(name=self.name).items or [
-            client.create_model(self.name, description="Policies trained from human feedback.", tags=["rlhf"])
-        ]
-        digest = version.tags.get(DIGEST_TAG)
-        name = f"v{version.version}"
-        try:
-            found = client.get_model_version(model.id, name)
-            if found.description == digest:
-                return found
-            # MLflow counts from 1 again after its database was reset, and ZenML still has the old version 1.
-            name = f"v{version.version}-{(digest or version.creation_timestamp)!s:.12}"
-            return client.get_model_version(model.id, name)
-        except KeyError:
-            made = client.create_model_version(model.id, name=name, description=digest)
-        if artifact := version.tags.get(ARTIFACT_TAG):
-            link_artifact_version_to_model_version(client.get_artifact_version(UUID(artifact)), made)
-        return made
+
+def _registry_uri() -> str | None:
+    """The tracking URI of the active stack's MLflow tracker, without loading the stack, which takes a second;
+    one that refers to a secret needs the stack to fill it in."""
+    trackers = Client().active_stack_model.components.get(StackComponentType.EXPERIMENT_TRACKER, [])
+    uri = next((t.configuration.get("tracking_uri") for t in trackers if t.flavor_name == "mlflow"), None)
+    if uri is None or "{{" in uri:
+        from ops.stage import tracking_uri
+
+        return tracking_uri()
+    return str(uri)
 
 
 def _registered(version: ModelVersion) -> RegisteredVersion:
     path = version.tags.get(PATH_TAG) or version.source
-    return RegisteredVersion(str(version.version), version.tags.get(DIGEST_TAG, ""), path)
+    return RegisteredVersion(str(version.version), version.tags.get(DIGEST_TAG, ""), path, dict(version.tags))
+
+
+def _shortened(card: str) -> str:
+    if len(card) <= _LONGEST_DESCRIPTION:
+        return card
+    rest = "\n\nThe whole card lies beside the model's directory."
+    return card[: _LONGEST_DESCRIPTION - len(rest)] + rest

@@ -283,10 +283,11 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
     problems = []
     if values["base_model"] is not None and values["pretrain"] is not None:
         problems.append(Problem("parameters.pretrain", "contradicts base_model; keep one of the two"))
-    if values["datasets"].folds < 2:
+    if values["datasets"].folds < 3:
         problems.append(
             Problem(
-                "parameters.datasets.folds", "the proxy and the selection model need a fold each; set it to 2"
+                "parameters.datasets.folds",
+                "the proxy, the selection model and the judge need a fold each; set it to 3",
             )
         )
     for stage in ("sft", "reward_model", "ppo"):
@@ -296,14 +297,19 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
                 Problem(f"parameters.{stage}.lora.merge", "later stages load a full model; set it to true")
             )
     figures = values["evaluation"].figure_names()
-    problems += [
-        Problem(
-            f"parameters.promotion.criteria.{position}.metric",
-            f"the evaluation reports no {criterion.metric!r}{_nearest(criterion.metric, figures)}",
+    for position, criterion in enumerate(values["promotion"].criteria):
+        if criterion.figure in figures:
+            continue
+        suffix = criterion.figure.removeprefix(criterion.metric)
+        metrics = {name.removesuffix(suffix) for name in figures if name.endswith(suffix)}
+        against = f" versus {criterion.versus}" if suffix else ""
+        problems.append(
+            Problem(
+                f"parameters.promotion.criteria.{position}.metric",
+                f"the evaluation reports no {criterion.metric!r}{against}"
+                f"{_nearest(criterion.metric, metrics)}",
+            )
         )
-        for position, criterion in enumerate(values["promotion"].criteria)
-        if criterion.metric not in figures
-    ]
     if values["algorithm"] == "ppo" and values["ppo"].sharding != "none" and values["ppo"].processes == 1:
         problems.append(
             Problem("parameters.ppo.sharding", "one process has nobody to share with; raise ppo.processes")

@@ -10,24 +10,30 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import UUID
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 from zenml import get_step_context, log_metadata
 from zenml.client import Client
-from zenml.metadata.metadata_types import Uri
+from zenml.metadata.metadata_types import MetadataType, Uri
 from zenml.models import StepRunResponse
+from zenml.steps.step_context import StepContext
 from zenml.utils.dashboard_utils import get_run_url
 
 from ops import environment
+from ops.checkpoint_mirror import checkpoint_folder, mirrored, remove_finished
 from ops.code_version import code_version
+from ops.continuation import DEFAULT_GRACE_SECONDS, record_of
+from ops.signals import with_grace
 from ops.step_memory import watched_memory
 from ops.tracking import MLflowSink, PipelineRun, mlflow_sink, run_url
 from rlhf.errors import TrainingError
 from rlhf.feedback.rows import sha256_of
+from rlhf.retries import retried
 from rlhf.settings import Settings
 from rlhf.tracking import MetricSink, NullSink
 
@@ -39,6 +45,7 @@ STAGE_SECONDS = "stage_seconds"
 STAGE_PEAK = "stage_peak_bytes"
 """ZenML metadata of a step: the most memory it held: the GPU's where it computed on one, else the process's
 resident set."""
+_PATIENCE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,9 @@ class Stage:
 
     sink: MetricSink
     scratch: Path
-    """For whatever only the step itself needs; gone when it ends. Of a step that resumes it stays until the
-    step has succeeded, and the next run with the same inputs and parameters finds it again."""
+    """For whatever only the step itself needs; gone when it ends. Of a step that resumes it lies in the
+    artifact store and stays until the step's output is stored; the next run with the same inputs and
+    parameters finds it again."""
     output: Path
     """For a directory that the step returns: the materializer moves it from here into the artifact store."""
 
@@ -64,18 +72,26 @@ def stage(name: str, settings: Settings | None = None, *, resumes: bool = False)
             the scratch folder.
     """
     context = get_step_context()
-    run = PipelineRun(str(context.pipeline_run.id), context.pipeline_run.name, context.pipeline.name)
+    run = tracked_run(context)
+    record = record_of(context.pipeline_run)
+    store = Client().active_stack.artifact_store
     _remove_emptied_folders()
+    remove_finished(store)
     folder = environment.scratch() / str(context.step_run.id)
-    lock = _lock_of(name, context.step_run) if resumes else None
+    lock = _lock_of(name, context.step_run, checkpoint_folder(store)) if resumes else None
     kept = lock is not None
     work = Path(lock.lock_file).with_suffix("") if lock else folder / "work"
     opened = Stage(NullSink(), work, folder / "output")
     for path in (opened.scratch, opened.output):
         path.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    grace = record.grace_seconds if record else DEFAULT_GRACE_SECONDS
     try:
-        with _sink(run) as sink:
+        with (
+            with_grace(grace if resumes else 0.0),
+            mirrored(store, opened.scratch, step=str(context.step_run.id)) if kept else nullcontext(),
+            _sink(run) as sink,
+        ):
             if settings is not None:
                 sink.log_params({name: settings.model_dump(mode="json")})
             with watched_memory() as memory:
@@ -84,13 +100,12 @@ def stage(name: str, settings: Settings | None = None, *, resumes: bool = False)
             sink.log_metrics({f"seconds/{name}": seconds}, step=0)
             tracking = sink.seconds if isinstance(sink, MLflowSink) else 0.0
             # What the rest of the step takes is ZenML's and the artifact store's; see the benchmark.
-            log_metadata({STAGE_SECONDS: seconds - tracking, STAGE_PEAK: memory.gpu_peak or memory.peak})
+            _tell_zenml({STAGE_SECONDS: seconds - tracking, STAGE_PEAK: memory.gpu_peak or memory.peak})
             if isinstance(sink, MLflowSink) and sink.opened is not None:
                 url = Uri(run_url(sink.client.tracking_uri, sink.opened))
-                log_metadata({MLFLOW_RUN_ID: sink.opened.info.run_id, "mlflow_run": url})
-                log_metadata(
-                    metadata={MLFLOW_RUN_ID: sink.opened.info.run_id, "mlflow_run": url},
-                    run_id_name_or_prefix=context.pipeline_run.id,
+                _tell_zenml({MLFLOW_RUN_ID: sink.opened.info.run_id, "mlflow_run": url})
+                _tell_zenml(
+                    {MLFLOW_RUN_ID: sink.opened.info.run_id, "mlflow_run": url}, run=context.pipeline_run.id
                 )
     except BaseException as error:
         shutil.rmtree(opened.output, ignore_errors=True)
@@ -99,14 +114,25 @@ def stage(name: str, settings: Settings | None = None, *, resumes: bool = False)
             shutil.rmtree(opened.scratch, ignore_errors=True)
         raise
     else:
-        shutil.rmtree(opened.scratch, ignore_errors=True)
+        if not kept:  # until its output is in the store, a step may still have to go on from its checkpoint
+            shutil.rmtree(opened.scratch, ignore_errors=True)
     finally:
         if lock is not None:
             lock.release()
         gc.collect()  # trainers hold their models in reference cycles, and the next step loads its own
 
 
-def _lock_of(name: str, step: StepRunResponse) -> FileLock | None:
+def _tell_zenml(metadata: dict[str, MetadataType], run: UUID | None = None) -> None:
+    """Log metadata of the step, or of a run; patiently, as the step's work is done and would be lost."""
+    retried(
+        lambda: log_metadata(metadata, run_id_name_or_prefix=run) if run else log_metadata(metadata),
+        passes=lambda error: isinstance(error, OSError),
+        doing="Telling ZenML of a step",
+        patience=_PATIENCE_SECONDS,
+    )
+
+
+def _lock_of(name: str, step: StepRunResponse, folder: Path) -> FileLock | None:
     """The lock of the folder (its path without the suffix) that a step with these inputs and parameters works
     in, whichever run it belongs to; ``None`` while another run holds it. It ends with its process.
 
@@ -115,7 +141,8 @@ def _lock_of(name: str, step: StepRunResponse) -> FileLock | None:
     inputs = {n: [str(a.content_hash or a.id) for a in found] for n, found in step.inputs.items()}
     parameters = step.config.model_dump(mode="json")["parameters"]
     content = sha256_of({"inputs": inputs, "parameters": parameters})
-    lock = FileLock(environment.scratch() / f"{name}-{content[:32]}.lock")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}-{content[:32]}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -144,6 +171,15 @@ def zenml_run_url() -> str:
     run = get_step_context().pipeline_run
     local = f"{environment.ZENML_UI}/projects/{run.project.name}/runs/{run.id}"
     return get_run_url(run) or local
+
+
+def tracked_run(context: StepContext) -> PipelineRun:
+    """The run as MLflow knows it: one that goes on with another shares its MLflow run."""
+    run = context.pipeline_run
+    record = record_of(run)
+    before = record.continues if record else None
+    first = before.first if before else str(run.id)
+    return PipelineRun(first, run.name, context.pipeline.name, continued=before is not None)
 
 
 @contextmanager

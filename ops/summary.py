@@ -9,6 +9,7 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from ops import environment
+from ops.continuation import INTERRUPTED
 from ops.plan import FORECAST
 from rlhf.report import Report
 
@@ -16,11 +17,14 @@ _HEADLINES = (
     "eval/gold/sft",
     "eval/gold/policy",
     "eval/gold/win_rate_vs_sft",
+    "eval/judge/win_rate_vs_sft",
+    "eval/judge/length_controlled_win_rate_vs_sft",
     "eval/selection/win_rate_vs_sft",
     "eval/proxy/win_rate_vs_sft",
     "eval/kl",
     "eval/proxy/agreement_with_gold",
     "eval/selection/agreement_with_gold",
+    "eval/judge/agreement_with_gold",
 )
 
 
@@ -46,6 +50,11 @@ def print_summary(run_id: str, console: Console) -> None:
     promotion = _report(run, "promote_policy", "promotion")
     if promotion is not None:
         console.print(str(promotion.data["summary"]))
+        if until := promotion.data.get("expires_at"):
+            console.print(
+                f"Answer until {until:.16} UTC: rlhf approve {run.name} --reason '…', or rlhf reject.",
+                soft_wrap=True,
+            )
     console.print(
         f"Browse it: `make ui` serves ZenML at {environment.ZENML_UI} and MLflow at {environment.MLFLOW_UI}.",
         highlight=False,
@@ -86,7 +95,8 @@ def runs_table(limit: int) -> Table:
         started = f"{run.start_time:%Y-%m-%d %H:%M}" if run.start_time else ""
         pipeline = run.pipeline.name if run.pipeline else ""
         verdict = str(promotion.data["verdict"] if promotion else run.run_metadata.get("retraining", ""))
-        table.add_row(run.name, pipeline, started, run.status.value, verdict)
+        status = INTERRUPTED if INTERRUPTED in run.run_metadata else run.status.value
+        table.add_row(run.name, pipeline, started, status, verdict)
     return table
 
 

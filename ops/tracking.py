@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from uuid import uuid4
 
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
@@ -43,8 +44,11 @@ class PipelineRun:
     """The pipeline run that a sink reports for."""
 
     id: str
+    """Of the first run, where one goes on with another."""
     name: str
     pipeline: str
+    continued: bool = False
+    """An interrupted run goes on: its MLflow run is reopened, and what it has already is not logged again."""
 
 
 def find_run(client: MlflowClient, run: PipelineRun, experiment_id: str) -> Run | None:
@@ -108,8 +112,9 @@ class MLflowSink:
     client: MlflowClient
     run: PipelineRun
     tags: Mapping[str, str]
-    spool: Path
     console: Console | None = None
+    once: bool = False
+    """Log a metric only at steps that it has no value at yet."""
     seconds: float = 0.0
     """Time spent in calls to MLflow."""
     _queue: list[list[object]] = field(default_factory=list)
@@ -119,6 +124,7 @@ class MLflowSink:
     _failures: list[str] = field(default_factory=list)
     _progress: Progress | None = None
     _finished: bool = False
+    _steps: dict[str, set[int]] = field(default_factory=dict)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)
@@ -184,36 +190,46 @@ class MLflowSink:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+        if self._finished:
+            self.end(RunStatus.FINISHED)
         self._not_before = 0.0
         self.flush()
         if self._queue:
-            self.spool.parent.mkdir(parents=True, exist_ok=True)
-            with self.spool.open("a") as stream:
-                stream.writelines(json.dumps(entry) + "\n" for entry in self._queue)
+            spool = _write_spool(self.run, self.tags, self._queue)
             logger.warning(
                 "%d entries could not be sent to MLflow (%s); they wait in %s and are sent by the next step "
-                "of this run that reaches the server.",
+                "or run that reaches the server.",
                 len(self._queue),
                 "; ".join(dict.fromkeys(self._failures)),
-                self.spool,
+                spool,
             )
             self._queue.clear()
-        if self._finished and self._opened is not None:
-            run_id = self._opened.info.run_id
-            self._attempt(lambda: finish_run(self.client, run_id, failed=False))
+
+    def end(self, status: int) -> None:
+        """End the MLflow run with one of ``RunStatus``, after all that is queued."""
+        self._queue.append(["end", RunStatus.to_string(status)])
+
+    def deliver(self, entries: list[list[object]]) -> bool:
+        """Send entries at once; whether the server took them."""
+        self._queue += entries
+        self.flush()
+        return not self._queue
+
+    def wait(self) -> None:
+        """Leave the server alone for a while: it was away just now."""
+        self._not_before = time.monotonic() + _SECONDS_AFTER_FAILURE
 
     def finish_on_close(self) -> None:
         """End the MLflow run as finished when this sink closes: the pipeline run's last step calls it."""
         self._finished = True
 
-    def take_spooled(self) -> None:
-        """Queue what an earlier step of this pipeline run had to leave on disk."""
-        if self.spool.exists():
-            self._queue += [json.loads(line) for line in self.spool.read_text().splitlines()]
-            self.spool.unlink()
-
     def _open(self) -> None:
-        self._opened = open_run(self.client, self.run, self.tags)
+        opened = open_run(self.client, self.run, self.tags)
+        if self.run.continued and opened.info.status != RunStatus.to_string(RunStatus.RUNNING):
+            self.client.update_run(opened.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+            tags = [RunTag(name, value) for name, value in self.tags.items()]
+            self.client.log_batch(opened.info.run_id, tags=tags)  # the newest run's name and page
+        self._opened = opened
 
     def _send(self, entries: list[list[object]]) -> None:
         run_id = self._opened.info.run_id  # type: ignore[union-attr]  # flush() checks it
@@ -222,13 +238,27 @@ class MLflowSink:
         tags = [RunTag(*entry[1:]) for entry in entries if entry[0] == "tag"]
         for start in range(0, len(params), _PARAMS_PER_CALL):
             self.client.log_batch(run_id, params=params[start : start + _PARAMS_PER_CALL])
+        if self.once:
+            new = {(m.key, m.step): m for m in metrics if m.step not in self._known_steps(m.key)}
+            metrics = list(new.values())
         if metrics:
             self.client.log_batch(run_id, metrics=metrics)
+        if self.once:
+            for metric in metrics:
+                self._steps[metric.key].add(metric.step)
         for start in range(0, len(tags), _PARAMS_PER_CALL):
             self.client.log_batch(run_id, tags=tags[start : start + _PARAMS_PER_CALL])
         for entry in entries:
             if entry[0] == "text":
                 self.client.log_text(run_id, str(entry[1]), str(entry[2]))
+            elif entry[0] == "end":
+                self.client.set_terminated(run_id, str(entry[1]))
+
+    def _known_steps(self, key: str) -> set[int]:
+        if key not in self._steps:
+            run_id = self._opened.info.run_id  # type: ignore[union-attr]  # flush() checks it
+            self._steps[key] = {point.step for point in self.client.get_metric_history(run_id, key)}
+        return self._steps[key]
 
     def _attempt(self, call: Callable[[], None]) -> Literal["done", "refused", "away"]:
         started = time.monotonic()
@@ -239,7 +269,7 @@ class MLflowSink:
             if self._opened is not None and isinstance(error, MlflowException) and _refused(error):
                 logger.warning("MLflow refused an entry: %s", self._failures[-1])
                 return "refused"
-            self._not_before = time.monotonic() + _SECONDS_AFTER_FAILURE
+            self.wait()
             return "away"
         finally:
             self.seconds += time.monotonic() - started
@@ -272,21 +302,72 @@ def mlflow_sink(
     tracking_uri: str, run: PipelineRun, tags: Mapping[str, str], console: Console | None = None
 ) -> Iterator[MLflowSink]:
     """A sink for one stage of a pipeline run, closed at the end. Never fails for the tracker's sake."""
-    spool = environment.home() / "spool" / f"{run.id}.jsonl"
-    sink = MLflowSink(MlflowClient(tracking_uri=tracking_uri), run, tags, spool, console)
-    sink.take_spooled()
+    client = MlflowClient(tracking_uri=tracking_uri)
+    reached = deliver_spooled(client, run.id)
+    sink = MLflowSink(client, run, tags, console, once=run.continued)
+    if not reached:
+        sink.wait()
     try:
         yield sink
     finally:
         sink.close()
 
 
-def finish_run(client: MlflowClient, run_id: str, *, failed: bool) -> None:
-    """End an MLflow run with the pipeline run's outcome."""
-    client.set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED))
+def deliver_spooled(client: MlflowClient, run_id: str = "") -> bool:
+    """Send what steps had to leave on disk.
+
+    Args:
+        run_id: of one pipeline run; by default of all.
+
+    Returns:
+        Whether nothing is left. What is stays on disk.
+    """
+    for path in sorted(_spool_folder().glob(f"{run_id}*.jsonl")):
+        # Under a name of its own: a step that ends meanwhile writes to the other one.
+        taken = path.with_name(f"{path.name.split('.')[0]}.{uuid4().hex}.jsonl")
+        try:
+            path.rename(taken)
+        except FileNotFoundError:
+            continue  # another process was first
+        entries = list(_complete_lines(taken))
+        [_, run, name, pipeline, tags] = entries[0]
+        sink = MLflowSink(client, PipelineRun(run, name, pipeline), tags, once=True)
+        if not sink.deliver([entry for entry in entries if entry[0] != "run"]):
+            return False
+        taken.unlink()
+    return True
+
+
+def _write_spool(run: PipelineRun, tags: Mapping[str, str], entries: list[list[object]]) -> Path:
+    path = _spool_folder() / f"{run.id}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header: list[object] = ["run", run.id, run.name, run.pipeline, dict(tags)]
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write("".join(json.dumps(entry) + "\n" for entry in [header, *entries]))
+    return path
+
+
+def _complete_lines(path: Path) -> Iterator[list[Any]]:
+    """Entries of a spool file; the process may have been killed within the last one."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            logger.warning("%s ends within an entry, which is left out.", path)
+
+
+def _spool_folder() -> Path:
+    return environment.home() / "spool"
 
 
 def run_url(tracking_uri: str, run: Run) -> str:
     """Where a browser finds the run: on its server, or where `rlhf ui` serves the local database."""
     page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?{TRAINING_PAGES}"
     return (tracking_uri.rstrip("/") if tracking_uri.startswith("http") else environment.MLFLOW_UI) + page
+
+
+def tracker_may_return(error: Exception) -> bool:
+    """Whether a call to the tracking server failed for a reason that passes by itself."""
+    if isinstance(error, MlflowException):
+        return not _refused(error) and error.get_http_status_code() not in {401, 403}
+    return isinstance(error, OSError)

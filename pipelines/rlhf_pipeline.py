@@ -3,12 +3,14 @@
     ingest_feedback ─ prepare_datasets ─┬─ pretrain | import_base_model
                                         ├─ train_sft ─┬─ train_proxy_reward_model ─────┐
                                         │             ├─ train_selection_reward_model ─┤
-                                        │             └─ train_policy ◄────────────────┘
-    resolve_champion ───────────────────┴─── evaluate_policy ─ promote_policy
+                                        │             ├─ train_policy ◄────────────────┘
+                                        │             └─ train_judge_reward_model ─────┐
+    resolve_champion ───────────────────┴─── evaluate_policy ◄─────────────────────────┘
+                                                    └─ promote_policy
 
 Static on purpose: every orchestrator can cache and schedule it. The champion is an input of evaluation and
-promotion rather than something they look up, so that their cache keys hold it. The two reward models differ
-in fold and seed: whoever trains on a measure may not judge by it.
+promotion rather than something they look up, so that their cache keys hold it. The three reward models
+differ in fold and seed: whoever trains on a measure, or picks checkpoints by it, may not judge by it.
 """
 
 from zenml import pipeline
@@ -17,6 +19,7 @@ from zenml.enums import ExecutionMode
 from ops.cache import code_of, content_of, unless_fleeting
 from ops.hooks import mark_run_failed
 from rlhf.evaluation.settings import EvaluationSettings
+from rlhf.evaluation.suites.content import are_lasting, suites_content
 from rlhf.feedback.settings import DatasetSettings, FeedbackSettings
 from rlhf.models.settings_rewards import RewardSettings
 from rlhf.registry.settings import PromotionSettings
@@ -65,7 +68,7 @@ def rlhf_pipeline(
         pretrain: tokenizer and small model from scratch, when there is no ``base_model``.
         sft: supervised fine-tuning.
         reward_base: what the reward models start from; by default the supervised policy.
-        reward_model: training of both reward models.
+        reward_model: training of the three reward models.
         algorithm: which of the five trains the policy; the sections of the others are not used.
         reward: what ppo, rloo and grpo maximise; by default the proxy, which may also be part of it.
         ppo: proximal policy optimisation, with a critic.
@@ -75,7 +78,7 @@ def rlhf_pipeline(
         kto: Kahneman-Tversky optimisation, from the comparisons taken apart.
         evaluation: the comparison of policy, supervised policy and champion.
         promotion: the gate.
-        seed: of everything random; the selection reward model takes the next one.
+        seed: of everything random; the selection reward model takes the next one, the judge the one after.
     """
     champion = resolve_champion()
     rows, _ = ingest_feedback(settings=feedback)
@@ -109,6 +112,15 @@ def rlhf_pipeline(
         seed=seed + 1,
         id="train_selection_reward_model",
     )
+    judge = train_reward_model(
+        base_model=judged_from,
+        judgements=judgements,
+        settings=reward_model,
+        role="judge",
+        fold=2,
+        seed=seed + 2,
+        id="train_judge_reward_model",
+    )
     sections = {"ppo": ppo, "rloo": rloo, "grpo": grpo, "dpo": dpo, "kto": kto}
     policy, frontier = train_policy.with_options(enable_cache=unless_fleeting(reward))(
         sft_policy=sft_policy,
@@ -121,18 +133,22 @@ def rlhf_pipeline(
         reward_content=content_of(reward),
         **{algorithm: sections[algorithm]},  # the others stay out of the cache key
     )
-    report = evaluate_policy(
+    # What a server or a moving branch says is not kept.
+    report = evaluate_policy.with_options(enable_cache=None if are_lasting(evaluation.suites) else False)(
         policy=policy,
         sft_policy=sft_policy,
         proxy=proxy,
         selection=selection,
+        judge=judge,
         champion=champion,
         prompts=prompts,
         comparisons=comparisons,
+        demonstrations=demonstrations,
         frontier=frontier,
         settings=evaluation,
         seed=seed,
         rewards_content=code_of(evaluation.rewards),
+        suites_content=suites_content(evaluation.suites),
     )
     promote_policy(
         policy=policy,

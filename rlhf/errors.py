@@ -34,6 +34,10 @@ class CheckpointError(TrainingError):
     """A checkpoint that a run cannot continue: of other code, settings, models or data, or damaged."""
 
 
+class InterruptedRunError(RLHFError):
+    """A run that was asked to stop and can be continued; nothing is wrong with it."""
+
+
 class EvaluationError(RLHFError):
     """A judgement that cannot be made: no prompts, a reward that is not a finite number, unequal answers."""
 

@@ -86,6 +86,13 @@ class ReportBuilder:
         return Report(self.title, self.data, page)
 
 
+def appended(report: Report, further: ReportBuilder) -> Report:
+    """A report with the sections and figures of a builder after its own."""
+    end = report.html.rindex("</body>")
+    page = f"{report.html[:end]}{''.join(further._parts)}{report.html[end:]}"
+    return Report(report.title, {**report.data, **further.data}, page)
+
+
 def _cell(value: Cell) -> str:
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return f"<td>{html.escape('' if value is None else str(value))}</td>"

@@ -3,7 +3,7 @@
 The library never talks to a tracking server; an adapter that does is injected by whoever runs a stage.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 
@@ -56,6 +56,16 @@ class RecordingSink(NullSink):
             self.curves.setdefault(name, []).append((step, float(value)))
         self._inner.log_metrics(metrics, step)
 
+    def restore(self, curves: Mapping[str, Iterable[tuple[int, float]]]) -> None:
+        """Take over what was logged up to a checkpoint, and pass it on: the process that logged it may have
+        ended before all of it was sent. Who keeps the metrics for good takes each step of a name once."""
+        points: dict[int, dict[str, float]] = {}
+        for name, values in curves.items():
+            for step, value in values:
+                points.setdefault(step, {})[name] = value
+        for step, metrics in sorted(points.items()):
+            self.log_metrics(metrics, step)
+
     def log_params(self, params: Mapping[str, object]) -> None:
         self._inner.log_params(params)
 
@@ -64,3 +74,14 @@ class RecordingSink(NullSink):
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         self._inner.progress(done, total, note)
+
+
+def recorded_curves(sink: MetricSink) -> dict[str, list[tuple[int, float]]]:
+    """What a sink has kept, for a checkpoint; nothing of one that keeps nothing."""
+    return sink.curves if isinstance(sink, RecordingSink) else {}
+
+
+def restore_curves(sink: MetricSink, curves: Mapping[str, Iterable[tuple[int, float]]]) -> None:
+    """The inverse of :func:`recorded_curves`, for a fresh sink."""
+    if isinstance(sink, RecordingSink):
+        sink.restore(curves)

@@ -7,6 +7,7 @@ from zenml import ArtifactConfig, step
 
 from materializers.report import ReportMaterializer
 from ops.cache import cached_by_content
+from ops.evaluation_samples import log_samples
 from ops.registries import champion_directory
 from ops.stage import stage
 from rlhf.evaluation.settings import EvaluationSettings
@@ -24,17 +25,23 @@ def evaluate_policy(
     sft_policy: ModelDirectory,
     proxy: ModelDirectory,
     selection: ModelDirectory,
+    judge: ModelDirectory,
     champion: ChampionRef,
     prompts: DatasetDict,
     comparisons: DatasetDict,
+    demonstrations: DatasetDict,
     frontier: Dataset,
     settings: EvaluationSettings,
     seed: int,
     rewards_content: str = "",
+    suites_content: str = "",
 ) -> Annotated[Report, ArtifactConfig(name="evaluation", tags=["report"])]:
-    """Rewards, KL, length and win rates with intervals, the reward/KL frontier, and samples side by side.
+    """Rewards, KL, language and win rates with intervals, the reward models' own accuracy and calibration,
+    the reward/KL frontier, and samples side by side.
 
-    ``rewards_content`` is for the cache key: the code of ``settings.rewards`` (:func:`ops.cache.code_of`).
+    ``rewards_content`` and ``suites_content`` are for the cache key: the code of ``settings.rewards``
+    (:func:`ops.cache.code_of`), and the files and models that ``settings.suites`` name
+    (:func:`rlhf.evaluation.suites.content.suites_content`).
     """
     from rlhf.evaluation.stage import evaluate
 
@@ -45,8 +52,10 @@ def evaluate_policy(
             champion=champion_directory(champion),
             proxy=proxy.path,
             selection=selection.path,
+            judge=judge.path,
             prompts=prompts["test"],
             comparisons=comparisons["test"],
+            demonstrations=demonstrations["test"],
             frontier=frontier,
             settings=settings,
             seed=seed,
@@ -54,4 +63,5 @@ def evaluate_policy(
         )
         run.sink.log_metrics(result.metrics, step=0)
         run.sink.log_text(result.report.html, "reports/evaluation.html")
+        log_samples(run.sink, result.samples)
         return result.report

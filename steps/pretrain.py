@@ -21,5 +21,5 @@ def pretrain(
     """A byte-level BPE tokenizer and a Llama trained on the text from random weights."""
     from rlhf.training.pretrain import pretrain as train
 
-    with stage("pretrain") as run:
-        return train(text, settings, run.output / "model", sink=run.sink, seed=seed)
+    with stage("pretrain", resumes=True) as run:
+        return train(text, settings, run.output / "model", sink=run.sink, seed=seed, checkpoints=run.scratch)

@@ -20,14 +20,15 @@ def train_reward_model(
     base_model: ModelDirectory,
     judgements: DatasetDict,
     settings: RewardModelSettings,
-    role: Literal["proxy", "selection"],
+    role: Literal["proxy", "selection", "judge"],
     fold: int,
     seed: int,
 ) -> Annotated[ModelDirectory, ArtifactConfig(name="reward_model", tags=["model", "reward-model"])]:
-    """A scalar reward model. ``proxy`` is what PPO maximises, ``selection`` only picks its checkpoints."""
+    """A scalar reward model. ``proxy`` is what PPO maximises, ``selection`` only picks its checkpoints,
+    ``judge`` only evaluates."""
     from rlhf.training.reward_model import train_reward_model as train
 
-    with stage(f"reward_{role}") as run:
+    with stage(f"reward_{role}", resumes=True) as run:
         return train(
             base_model.path,
             judgements,
@@ -37,4 +38,5 @@ def train_reward_model(
             seed=seed,
             sink=run.sink,
             prefix=f"reward/{role}/",
+            checkpoints=run.scratch,
         )

@@ -21,7 +21,13 @@ def train_sft(
     """The supervised policy: PPO's starting point and its reference."""
     from rlhf.training.sft import train_sft as train
 
-    with stage("sft") as run:
+    with stage("sft", resumes=True) as run:
         return train(
-            base_model.path, demonstrations, settings, run.output / "model", sink=run.sink, seed=seed
+            base_model.path,
+            demonstrations,
+            settings,
+            run.output / "model",
+            sink=run.sink,
+            seed=seed,
+            checkpoints=run.scratch,
         )

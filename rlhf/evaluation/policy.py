@@ -20,17 +20,28 @@ from rlhf.evaluation.evidence import (
     Baseline,
     Behaviour,
     PolicyEvidence,
+    PromptEvidence,
     Role,
     check_reward_names,
     flat_metrics,
 )
 from rlhf.evaluation.frontier import FrontierPoint, find_overoptimisation
+from rlhf.evaluation.language import distinct_n, language_match, length_histogram, repetition
 from rlhf.evaluation.policy_report import policy_report
+from rlhf.evaluation.reward_model_report import RewardModelEvidence
 from rlhf.evaluation.samples import choose_samples
 from rlhf.evaluation.scoring import Scores, prompt_clusters, score_answers
 from rlhf.evaluation.settings import EvaluationSettings
-from rlhf.evaluation.win_rate import Clusters, Comparison, Estimate, compare, mean_estimate, ratio_estimate
-from rlhf.models.chat import Prompt
+from rlhf.evaluation.win_rate import (
+    Clusters,
+    Comparison,
+    Estimate,
+    compare,
+    mean_estimate,
+    prompt_means,
+    ratio_estimate,
+)
+from rlhf.models.chat import Prompt, encode_completion, encode_prompt
 from rlhf.models.generation import Completion, generate
 from rlhf.models.loading import load_policy, load_tokenizer
 from rlhf.models.log_probs import completion_log_probs
@@ -40,6 +51,10 @@ from rlhf.report import Report
 from rlhf.tracking import MetricSink, NullSink
 
 logger = logging.getLogger(__name__)
+
+
+Demonstration = tuple[Prompt, str]
+"""A prompt and the completion that a person wrote for it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,8 @@ def evaluate_policy(
     settings: EvaluationSettings,
     *,
     champion: Path | None = None,
+    demonstrations: Sequence[Demonstration] = (),
+    reward_models: Mapping[str, RewardModelEvidence] | None = None,
     frontier: Sequence[FrontierPoint] = (),
     record_ids: Sequence[str] | None = None,
     sink: MetricSink | None = None,
@@ -84,7 +101,10 @@ def evaluate_policy(
     Args:
         policy: model directory; an adapter is taken to be one on ``sft``.
         prompts: held out from all training, tuning and checkpoint selection.
-        rewards: judges by name, such as ``proxy``, ``selection`` and a simulated truth ``gold``.
+        rewards: judges by name, such as ``proxy``, ``selection``, ``judge`` and a simulated truth ``gold``.
+        demonstrations: held-out prompts and their completions that fit all models' positions, for the
+            perplexity.
+        reward_models: what is known of the reward models among the judges, for the report.
         frontier: the evaluations of the training run, for the report.
         record_ids: one name per prompt for samples and errors; positions by default.
         sink: receives progress; logging the result is the caller's.
@@ -109,11 +129,13 @@ def evaluate_policy(
     kl_samples: list[Completion] = []
     vocabulary: dict[str, int] = {}
     own: list[torch.Tensor] = []
+    perplexities: dict[Role, Estimate | None] = {}
     for done, (role, path) in enumerate(paths.items()):
         sink.progress(done, total, f"{role} answers {len(questions.prompts)} prompts")
         tokenizer = load_tokenizer(path, key=f"evaluation: {role}")
         with _loaded(path, role, base=sft) as model:
             answers[role] = _answer(model, tokenizer, questions, settings)
+            perplexities[role] = _perplexity(model, tokenizer, demonstrations, settings)
             if role == "policy":
                 vocabulary = tokenizer.get_vocab()
                 kl_samples = _kl_samples(model, tokenizer, questions, settings, answers[role])
@@ -137,14 +159,24 @@ def evaluate_policy(
     evidence = PolicyEvidence(
         settings=settings,
         prompts=int(questions.clusters.max()) + 1,
+        by_prompt=_by_prompt(questions, answers, scores),
         means={
             name: {role: _mean(values, questions, settings) for role, values in by_role.items()}
             for name, by_role in scores.items()
         },
-        comparisons={name: _comparisons(by_role, questions, settings) for name, by_role in scores.items()},
+        comparisons={
+            name: _comparisons(by_role, answers, questions, settings) for name, by_role in scores.items()
+        },
         kl=kl,
         kl_per_token=kl_per_token,
-        behaviour={role: _behaviour(given, questions, settings) for role, given in answers.items()},
+        behaviour={
+            role: _behaviour(given, perplexities[role], questions, settings)
+            for role, given in answers.items()
+        },
+        lengths=length_histogram(
+            {role: [len(c.token_ids) for c in given] for role, given in answers.items()}
+        ),
+        reward_models=reward_models or {},
         frontier=tuple(frontier),
         overoptimisation=find_overoptimisation(frontier, settings.optimised_reward),
         shown=[
@@ -156,14 +188,6 @@ def evaluate_policy(
     report = policy_report(evidence)
     sink.progress(total, total, "evaluated")
     return PolicyEvaluationResult(report=report, metrics=metrics, samples=rows)
-
-
-def distinct_n(token_ids: Sequence[Sequence[int]], n: int) -> float:
-    """Distinct n-grams over all n-grams of all sequences (Li et al., *A Diversity-Promoting Objective
-    Function for Neural Conversation Models*, 2016); 0 where there is none. Depends on how much text there is:
-    compare on the same prompts only."""
-    grams = [tuple(ids[i : i + n]) for ids in token_ids for i in range(len(ids) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def _questions(
@@ -192,7 +216,7 @@ def _questions(
 
 def _judging_reward(names: Sequence[str], settings: EvaluationSettings) -> str:
     if settings.judging_reward is None:
-        return next((name for name in ("gold", "selection") if name in names), names[0])
+        return next((name for name in ("gold", "judge", "selection") if name in names), names[0])
     if settings.judging_reward not in names:
         raise EvaluationError(
             f"evaluation.judging_reward is {settings.judging_reward!r}, but the rewards are "
@@ -289,15 +313,43 @@ def _mean(values: Scores, questions: _Questions, settings: EvaluationSettings) -
     return mean_estimate(values, questions.clusters, confidence=settings.confidence, seed=settings.seed)
 
 
+def _by_prompt(
+    questions: _Questions,
+    answers: Mapping[Role, Sequence[Completion]],
+    scores: Mapping[str, Mapping[Role, Scores]],
+) -> PromptEvidence:
+    def means(values: Scores) -> list[float]:
+        return prompt_means(values, questions.clusters).tolist()
+
+    _, first = np.unique(questions.clusters, return_index=True)
+    return PromptEvidence(
+        record_ids=[questions.record_ids[position] for position in first],
+        scores={
+            name: {role: means(values) for role, values in by_role.items()}
+            for name, by_role in scores.items()
+        },
+        tokens={
+            role: means(np.array([len(c.token_ids) for c in given], dtype=np.float64))
+            for role, given in answers.items()
+        },
+    )
+
+
 def _comparisons(
-    by_role: Mapping[Role, Scores], questions: _Questions, settings: EvaluationSettings
+    by_role: Mapping[Role, Scores],
+    answers: Mapping[Role, Sequence[Completion]],
+    questions: _Questions,
+    settings: EvaluationSettings,
 ) -> dict[Baseline, Comparison]:
     baselines: tuple[Baseline, ...] = ("sft", "champion")
+    # In characters, since models may have different tokens.
+    lengths = {role: np.array([len(c.text) for c in given], np.float64) for role, given in answers.items()}
     return {
         baseline: compare(
             by_role["policy"],
             by_role[baseline],
             questions.clusters,
+            length_differences=lengths["policy"] - lengths[baseline],
             tolerance=settings.tie_tolerance,
             confidence=settings.confidence,
             seed=settings.seed,
@@ -307,16 +359,49 @@ def _comparisons(
     }
 
 
+def _perplexity(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    demonstrations: Sequence[Demonstration],
+    settings: EvaluationSettings,
+) -> Estimate | None:
+    """exp of the nats per token of the completions, EOS included; ``None`` with fewer than two prompts."""
+    clusters = prompt_clusters([prompt for prompt, _ in demonstrations])
+    if len(set(clusters.tolist())) < 2:
+        return None
+    pairs = [
+        (encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion))
+        for prompt, completion in demonstrations
+    ]
+    log_probs = completion_log_probs(model, pairs, token_budget=settings.token_budget)
+    loss = ratio_estimate(
+        np.array([-float(values.double().sum()) for values in log_probs]),
+        np.array([len(ids) for _, ids in pairs], dtype=np.float64),
+        clusters,
+        confidence=settings.confidence,
+        seed=settings.seed,
+    )
+    return Estimate(*(float(np.exp(nats)) for nats in (loss.value, loss.low, loss.high)))
+
+
 def _behaviour(
-    completions: Sequence[Completion], questions: _Questions, settings: EvaluationSettings
+    completions: Sequence[Completion],
+    perplexity: Estimate | None,
+    questions: _Questions,
+    settings: EvaluationSettings,
 ) -> Behaviour:
     words = [c.token_ids[:-1] if c.finished else c.token_ids for c in completions]
     lengths = np.array([len(c.token_ids) for c in completions], dtype=np.float64)
+    match = language_match(questions.prompts, [c.text for c in completions])
     return Behaviour(
         length=_mean(lengths, questions, settings),
         truncated_share=float(np.mean([not c.finished for c in completions])),
         distinct_1=distinct_n(words, 1),
         distinct_2=distinct_n(words, 2),
+        repetition_4=_mean(np.array([repetition(ids) for ids in words]), questions, settings),
+        prompt_language_share=match.alike / match.decided if match.decided else None,
+        language_decided=match.decided,
+        perplexity=perplexity,
     )
 
 

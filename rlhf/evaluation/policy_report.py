@@ -3,11 +3,13 @@
 It words and draws what the evidence holds and computes no statistic of its own.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
 from rlhf.evaluation.evidence import PolicyEvidence, as_json
 from rlhf.evaluation.frontier import FrontierPoint
+from rlhf.evaluation.reward_model_report import reward_model_section
 from rlhf.evaluation.win_rate import Estimate
 from rlhf.models.chat import prompt_text
 from rlhf.report import Cell, Report, ReportBuilder, Series
@@ -27,7 +29,11 @@ def policy_report(evidence: PolicyEvidence) -> Report:
     for sentence in _findings(evidence):
         builder.note(sentence)
     _rewards(builder, evidence)
+    _tests(builder, evidence)
+    if evidence.reward_models:
+        reward_model_section(builder, evidence.reward_models)
     _behaviour(builder, evidence)
+    _lengths(builder, evidence)
     if evidence.frontier:
         _frontier(builder, evidence)
     if evidence.shown:
@@ -37,18 +43,17 @@ def policy_report(evidence: PolicyEvidence) -> Report:
 
 def _findings(evidence: PolicyEvidence) -> list[str]:
     sentences = []
+    adjusted, level = evidence.adjusted_p_values, 1 - evidence.settings.confidence
     for name, against in evidence.comparisons.items():
         for baseline, comparison in against.items():
             won = comparison.win_rate
-            if won.low > 0.5:
-                verdict = "is better than"
-            elif won.high < 0.5:
-                verdict = "is worse than"
-            else:
-                verdict = "is not shown to differ from"
+            verdict = "is not shown to differ from"
+            if adjusted[name][baseline] <= level:
+                verdict = "is better than" if won.rate > 0.5 else "is worse than"
             sentences.append(
                 f"By {name}, the policy {verdict} the {_NAMES[baseline]} model: its win rate is "
-                f"{_interval(Estimate(won.rate, won.low, won.high))}, ties counted as half."
+                f"{Estimate(won.rate, won.low, won.high).text}, ties counted as half "
+                f"(p = {adjusted[name][baseline]:.2g} after Holm's correction for all win rates here)."
             )
     if evidence.disagreeing:
         optimised = evidence.settings.optimised_reward
@@ -65,7 +70,7 @@ def _rewards(builder: ReportBuilder, evidence: PolicyEvidence) -> None:
     roles = list(evidence.behaviour)
     builder.table(
         ["reward", *(_NAMES[role] for role in roles)],
-        [[name, *(_interval(means[role]) for role in roles)] for name, means in evidence.means.items()],
+        [[name, *(means[role].text for role in roles)] for name, means in evidence.means.items()],
     )
     builder.table(
         ["reward", "against", "difference", "win rate", "won", "tied", "lost", "interval"],
@@ -73,8 +78,8 @@ def _rewards(builder: ReportBuilder, evidence: PolicyEvidence) -> None:
             [
                 name,
                 _NAMES[baseline],
-                _interval(comparison.difference),
-                _interval(Estimate(won.rate, won.low, won.high)),
+                comparison.difference.text,
+                Estimate(won.rate, won.low, won.high).text,
                 won.wins,
                 won.ties,
                 won.losses,
@@ -87,18 +92,89 @@ def _rewards(builder: ReportBuilder, evidence: PolicyEvidence) -> None:
     )
 
 
+def _tests(builder: ReportBuilder, evidence: PolicyEvidence) -> None:
+    adjusted = evidence.adjusted_p_values
+    builder.table(
+        [
+            "win rate by",
+            "against",
+            "at equal length",
+            "p (permutation)",
+            "p (Holm)",
+            "p (McNemar)",
+            "power",
+            "prompts needed",
+            "detectable",
+        ],
+        [
+            [
+                name,
+                _NAMES[baseline],
+                Estimate(fair.rate, fair.low, fair.high).text if fair else "length alone decides",
+                f"{comparison.p_value:.2g}",
+                f"{adjusted[name][baseline]:.2g}",
+                f"{comparison.mcnemar_p_value:.2g}",
+                comparison.power.achieved,
+                comparison.power.prompts_needed,
+                min(1.0, 0.5 + comparison.power.detectable),
+            ]
+            for name, against in evidence.comparisons.items()
+            for baseline, comparison in against.items()
+            for fair in [comparison.length_controlled]
+        ],
+    )
+    builder.note(
+        "Power is the chance that as many new prompts show a difference if the observed one is true; prompts "
+        "needed make it 80 %; detectable is the smallest win rate that these prompts show with 80 %. Where "
+        "nothing was shown, these say whether there was enough evidence to show it."
+    )
+
+
 def _behaviour(builder: ReportBuilder, evidence: PolicyEvidence) -> None:
     builder.heading("Distance and behaviour")
     builder.note(
-        f"KL(policy‖SFT): {_interval(evidence.kl)} nats per answer, {_interval(evidence.kl_per_token)} per "
+        f"KL(policy‖SFT): {evidence.kl.text} nats per answer, {evidence.kl_per_token.text} per "
         "token, from the policy's own samples at temperature 1. Lengths are in each model's own tokens."
     )
     builder.table(
-        ["model", "length", "truncated share", "distinct-1", "distinct-2"],
         [
-            [_NAMES[role], _interval(b.length), b.truncated_share, b.distinct_1, b.distinct_2]
+            "model",
+            "length",
+            "truncated share",
+            "distinct-1",
+            "distinct-2",
+            "repeated 4-grams",
+            "in the prompt's language",
+            "perplexity",
+        ],
+        [
+            [
+                _NAMES[role],
+                b.length.text,
+                b.truncated_share,
+                b.distinct_1,
+                b.distinct_2,
+                b.repetition_4.text,
+                _share(b.prompt_language_share, b.language_decided),
+                b.perplexity.text if b.perplexity else None,
+            ]
             for role, b in evidence.behaviour.items()
         ],
+    )
+
+
+def _share(share: float | None, of: int) -> str:
+    return "too short to tell" if share is None else f"{share:.1%} of {of}"
+
+
+def _lengths(builder: ReportBuilder, evidence: PolicyEvidence) -> None:
+    edges = evidence.lengths.edges
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
+    builder.plot(
+        [Series(_NAMES[role], middles, evidence.lengths.shares[role]) for role in evidence.behaviour],
+        x_label="tokens per answer, EOS included",
+        y_label="share of answers",
+        title="Lengths",
     )
 
 
@@ -154,7 +230,3 @@ def _samples(builder: ReportBuilder, evidence: PolicyEvidence) -> None:
         ]
         rows.append([str(row["why"]), str(row["record_id"]), prompt_text(row["prompt"]), *answers])
     builder.table(["shown as", "record", "prompt", *(_NAMES[role] for role in roles)], rows)
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"

@@ -1,4 +1,5 @@
-"""Two models on the same prompts: means, paired differences and win rates, each with its interval.
+"""Two models on the same prompts: means, paired differences and win rates, each with its interval, and the
+tests that belong to them.
 
 Prompts are the unit of every statistic: several samples of one prompt (or a prompt that stands twice in the
 data) are averaged first, since they are not independent. Which reward judges, and whether it can be trusted,
@@ -13,6 +14,14 @@ import numpy.typing as npt
 
 from rlhf.errors import EvaluationError
 from rlhf.evaluation.intervals import bca_interval, wilson_interval
+from rlhf.evaluation.statistics import (
+    LengthControlled,
+    Power,
+    length_controlled_win_rate,
+    mcnemar_p_value,
+    permutation_p_value,
+    win_rate_power,
+)
 
 Values = npt.NDArray[np.float64]
 Clusters = npt.NDArray[np.intp]
@@ -29,6 +38,11 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @property
+    def text(self) -> str:
+        """For people, such as ``0.61 [0.55, 0.67]``."""
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,16 @@ class Comparison:
 
     difference: Estimate
     win_rate: WinRate
+    p_value: float
+    """Two-sided, of the win rate being one half: paired permutation test over prompts, ties counted as
+    half."""
+    mcnemar_p_value: float
+    """The same by McNemar's exact test of the prompts that are won and lost; those in between have no
+    part."""
+    power: Power
+    """Of the win rate against one half, at the level of the intervals."""
+    length_controlled: LengthControlled | None
+    """The win rate at equal lengths; ``None`` where length alone decides."""
 
 
 def prompt_means(values: Values, clusters: Clusters) -> Values:
@@ -95,6 +119,12 @@ def ratio_estimate(
     return mean_estimate(linear, np.arange(len(linear)), confidence=confidence, seed=seed)
 
 
+def win_scores(first: Values, second: Values, tolerance: float) -> Values:
+    """1 where ``first`` is better, 0 where ``second`` is, ½ for ties (differences of up to ``tolerance``)."""
+    difference = first - second
+    return np.where(np.abs(difference) <= tolerance, 0.5, (difference > 0).astype(np.float64))
+
+
 def win_rate(
     first: Values, second: Values, clusters: Clusters, *, tolerance: float, confidence: float, seed: int
 ) -> WinRate:
@@ -111,8 +141,7 @@ def win_rate(
     Raises:
         EvaluationError: fewer than two distinct prompts.
     """
-    difference = first - second
-    scores = np.where(np.abs(difference) <= tolerance, 0.5, (difference > 0).astype(np.float64))
+    scores = win_scores(first, second, tolerance)
     means = prompt_means(scores, clusters)
     _require_two(means)
     method: Literal["wilson", "bca"] = "bca"
@@ -134,13 +163,32 @@ def win_rate(
 
 
 def compare(
-    first: Values, second: Values, clusters: Clusters, *, tolerance: float, confidence: float, seed: int
+    first: Values,
+    second: Values,
+    clusters: Clusters,
+    *,
+    length_differences: Values,
+    tolerance: float,
+    confidence: float,
+    seed: int,
 ) -> Comparison:
-    """Paired difference and win rate of two models' scores on the same answers' places, shape
-    ``[answers]``."""
+    """Paired difference and win rate of two models' scores on the same answers' places, shape ``[answers]``.
+
+    Args:
+        length_differences: the first model's answer's length less the second's, in one unit for both, shape
+            ``[answers]``.
+    """
+    scores = win_scores(first, second, tolerance)
+    means = prompt_means(scores, clusters)
     return Comparison(
         difference=mean_estimate(first - second, clusters, confidence=confidence, seed=seed),
         win_rate=win_rate(first, second, clusters, tolerance=tolerance, confidence=confidence, seed=seed),
+        p_value=permutation_p_value(means - 0.5, seed=seed),
+        mcnemar_p_value=mcnemar_p_value(int((means > 0.5).sum()), int((means < 0.5).sum())),
+        power=win_rate_power(means, alpha=1 - confidence),
+        length_controlled=length_controlled_win_rate(
+            scores, length_differences, clusters, confidence=confidence
+        ),
     )
 
 

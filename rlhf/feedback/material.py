@@ -45,6 +45,8 @@ class Material:
     discarded: list[Score] = field(default_factory=list)
     incoming: dict[tuple[str, str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Number of rows by annotator, by (source, kind, status)."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Source by record id; of several that use the same id, the first in alphabetical order."""
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
     """Number of entries by view, then reason."""
 
@@ -61,6 +63,8 @@ def take_apart(
     hashes: dict[tuple[tuple[str, str], ...], str] = {}
     for record in records:
         material.incoming[record["source"], record["kind"], record["status"]][record["annotator"]] += 1
+        source, identity = record["source"], record["record_id"]
+        material.sources[identity] = min(source, material.sources.get(identity, source))
         messages = record["prompt"]
         key = ""
         if messages:

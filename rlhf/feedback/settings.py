@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, PositiveInt, field_serializer, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_serializer, field_validator, model_validator
 
 from rlhf.feedback.annotation_servers.settings import ArgillaSource, LabelStudioSource
 from rlhf.feedback.ledger.settings import LedgerSettings
@@ -39,6 +39,7 @@ LayoutName = Literal[
     "prompts",
     "text",
 ]
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 LAYOUT_NAMES: tuple[str, ...] = get_args(LayoutName)
 
 FILE_FORMATS = ("jsonl", "json", "csv", "parquet", "txt")
@@ -63,6 +64,8 @@ class FileSource(Settings):
     """Name of the source in rows and reports; by default the file's name without its endings."""
     limit: PositiveInt | None = None
     """Read at most this many records; by default all."""
+    license: str | None = Field(default=None, min_length=1)
+    """Licence of the data, such as `CC-BY-4.0`, for the model card."""
 
     @property
     def location(self) -> Path:
@@ -101,6 +104,8 @@ class HubSource(Settings):
     """Name of the source in rows and reports; by default the dataset's id."""
     limit: PositiveInt | None = None
     """Read at most this many records; by default all."""
+    license: str | None = Field(default=None, min_length=1)
+    """Licence of the data, such as `CC-BY-4.0`, for the model card."""
 
     @property
     def source_name(self) -> str:
@@ -116,6 +121,11 @@ class SampleSource(Settings):
     """Which sample."""
     settings: SupportDeskSettings = SupportDeskSettings()
     """Size and seed of the sample."""
+
+    @property
+    def license(self) -> str:
+        """Licence of the data: this repository's."""
+        return "Apache-2.0"
 
     @property
     def source_name(self) -> str:
@@ -136,6 +146,8 @@ class CustomSource(Settings):
     configs, logs and artifacts see only that name."""
     name: str | None = Field(default=None, min_length=1)
     """Name of the source in reports; by default the class."""
+    license: str | None = Field(default=None, min_length=1)
+    """Licence of the data, such as `CC-BY-4.0`, for the model card."""
 
     @property
     def source_name(self) -> str:
@@ -179,8 +191,9 @@ class DatasetSettings(Settings):
     """Share of prompts whose rows are kept for the gate's evaluation."""
     dev_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of prompts whose rows are kept for choosing checkpoints."""
-    folds: int = Field(default=2, ge=1)
-    """Number of folds of the comparisons; reward models with different jobs train on different folds."""
+    folds: int = Field(default=3, ge=1)
+    """Number of folds of the comparisons and ratings; reward models with different jobs train on different
+    folds: 0 the proxy, 1 the selection model, 2 the judge."""
     split_salt: str = ""
     """Changes which prompts fall on which side and into which fold; leave it alone once a model was
     judged."""
@@ -198,6 +211,12 @@ class DatasetSettings(Settings):
     pii_detector: Literal["patterns", "presidio"] = "patterns"
     """``patterns`` needs nothing else. ``presidio`` also finds names and places, with the packages
     presidio-analyzer and a spaCy model, and takes some milliseconds a text."""
+    languages: tuple[LanguageCode, ...] | None = None
+    """Keep only rows in these languages (ISO 639 codes such as ``en``), and those whose language cannot be
+    told; the others are left out and counted. Takes about 0.1 milliseconds a row."""
+    language_sample: NonNegativeInt = 0
+    """Number of rows whose languages the report counts where ``languages`` does not ask for those of all of
+    them; 0 for none."""
     aggregation: AggregationSettings = AggregationSettings()
     """How several annotators' judgements become one."""
     minimum_agreement: float | None = Field(default=None, ge=-1, le=1)
@@ -232,7 +251,7 @@ class DatasetSettings(Settings):
 
     @field_serializer("good_labels", "bad_labels")
     def _in_order(self, labels: frozenset[str]) -> list[str]:
-        """A set's own order differs between processes, and with it the cache key of the step."""
+        # A set's own order differs from process to process, and with it what is logged and hashed of it.
         return sorted(labels)
 
     @model_validator(mode="after")

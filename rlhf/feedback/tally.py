@@ -37,13 +37,18 @@ class Tally:
         self.statuses[row.status] += 1
         self.annotators.add(row.annotator)
 
-    def refuse_if_mostly_bad(self, name: str, allowed: float) -> None:
+    def refuse_if_mostly_bad(self, name: str, allowed: float, known: int = 0) -> None:
         """Stop at a source that is not what its config takes it for.
+
+        Args:
+            name: of the source.
+            allowed: share of its entries that may be unusable.
+            known: its good entries that were not read again.
 
         Raises:
             DataError: more than ``allowed`` of its entries are unusable.
         """
-        entries = self.rows + self.repeated + self.quarantined
+        entries = self.rows + self.repeated + self.quarantined + known
         if not self.quarantined or self.quarantined <= allowed * entries:
             return
         reason, times = self.reasons.most_common(1)[0]

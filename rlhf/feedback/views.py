@@ -18,6 +18,7 @@ from rlhf.feedback.near_duplicates import near_duplicates
 from rlhf.feedback.pairs import Pair, settle
 from rlhf.feedback.quality.contamination import contaminated
 from rlhf.feedback.quality.contradictions import Contradictions, contradictory
+from rlhf.feedback.quality.languages import only_in_languages, sampled_languages
 from rlhf.feedback.quality.pii import PIICounts, finder, without_pii
 from rlhf.feedback.rows import Message
 from rlhf.feedback.settings import DatasetSettings
@@ -53,6 +54,8 @@ COMPARISONS_SCHEMA = pa.schema(
         ("weight", pa.float64()),
         ("margin", pa.float64()),
         ("agreement", pa.float64()),
+        ("votes", pa.int64()),
+        ("source", pa.string()),
         ("fold", pa.int64()),
         ("record_id", pa.string()),
     ]
@@ -81,8 +84,8 @@ class Views:
     demonstrations: datasets.DatasetDict
     """``prompt``, ``completion`` (one assistant message), ``weight``, ``record_id``."""
     comparisons: datasets.DatasetDict
-    """``prompt``, ``chosen``, ``rejected``, ``weight``, ``margin``, ``agreement``, ``fold``,
-    ``record_id``."""
+    """``prompt``, ``chosen``, ``rejected``, ``weight``, ``margin``, ``agreement``, ``votes`` (those that are
+    no ties), ``source``, ``fold``, ``record_id``."""
     ratings: datasets.DatasetDict
     """``prompt`` (empty where a whole text was rated), ``completion``, ``rating`` (the mean of its
     annotators'), ``question``, ``fold``, ``record_id``."""
@@ -102,11 +105,18 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
         settings: splits, aggregation and thresholds.
 
     Raises:
-        ConfigError: presidio is asked for and not installed.
+        ConfigError: presidio is asked for and not installed, or a language that cannot be recognised.
         DataError: annotators agree less than ``minimum_agreement``, or nothing is left for any view.
     """
     left_out: dict[str, Counter[str]] = defaultdict(Counter)
     records = list(_latest(table.to_pylist(), left_out["rows"]))
+    languages: Counter[str] = Counter()
+    if settings.languages is not None:
+        before = len(records)
+        records, languages = only_in_languages(records, settings.languages)
+        left_out["rows"]["language not in languages"] += before - len(records)
+    elif settings.language_sample:
+        languages = sampled_languages(records, settings.language_sample)
     pii = PIICounts()
     if settings.pii != "ignore":
         before = len(records)
@@ -132,6 +142,7 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
         contaminated=sum(reason == _CONTAMINATED for reason in unfit.values()),
         contradictions=contradictions,
         pii=pii,
+        languages=languages,
     )
     report = views_report(views, material.incoming, left_out, quality, annotators)
     for name, view in views.items():
@@ -275,6 +286,8 @@ def _assemble(
                         "weight": pair.confidence if how.weight == "confidence" else 1.0,
                         "margin": pair.log_odds if how.margin == "log_odds" else pair.margin,
                         "agreement": pair.agreement,
+                        "votes": pair.votes,
+                        "source": material.sources[pair.record_id],
                         "fold": fold_of_key(pair.prompt, settings.folds, settings.split_salt),
                         "record_id": pair.record_id,
                     },

@@ -33,6 +33,8 @@ class Quality:
     contradictions: Contradictions
     """Among the settled comparisons."""
     pii: PIICounts
+    languages: Counter[str]
+    """Rows by language code, of all that came in or of a sample; empty where nobody asked."""
 
 
 def views_report(
@@ -78,6 +80,7 @@ def views_report(
         "rows": quality.pii.rows,
         "finds": dict(sorted(quality.pii.finds.items())),
     }
+    report.data["languages"] = dict(quality.languages.most_common())
     texts = {
         name: {
             column: [_text(value) for value in view["train"][column][:]]
@@ -149,6 +152,7 @@ def _quality_section(report: ReportBuilder) -> None:
         ["comparisons whose sides differ in case or spacing only", data["contradictions"]["equal sides"]],
         ["rows with personal data", data["personal_data"]["rows"]],
         *([f"finds of {kind}", times] for kind, times in data["personal_data"]["finds"].items()),
+        *([f"rows in language {code}", rows] for code, rows in data["languages"].items()),
     ]
     report.table(["found", "number"], found)
     if bias := data.get("length_bias"):

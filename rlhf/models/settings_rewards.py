@@ -15,6 +15,42 @@ from rlhf.models.settings_rules import Rule
 from rlhf.settings import Settings
 
 
+class EndpointSettings(Settings):
+    """An HTTP endpoint, and how patient one is with it."""
+
+    url: str
+    """Where to POST; https, or http on this very machine. No user names, no query string, no keys in it."""
+    concurrency: int = Field(default=4, ge=1)
+    """Requests under way at a time."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Longest wait for a connection or for further bytes of an answer, in seconds."""
+    retries: int = Field(default=5, ge=0)
+    """Further attempts for a request that met a connection error, a time-out, status 429 or 5xx."""
+    backoff: float = Field(default=0.5, gt=0)
+    """Longest wait before the first retry, in seconds. It doubles with each retry, and the wait is drawn
+    evenly from zero to it, unless the server names one (``Retry-After``)."""
+    longest_wait: float = Field(default=60.0, gt=0)
+    """Longest wait before any retry, in seconds; a server that asks for a longer one is given up."""
+    breaker_failures: int = Field(default=5, ge=1)
+    """Failed attempts in a row, over all requests, that make an outage: nothing more is sent, and what is to
+    be scored waits. More than ``retries`` let a request be given up before an outage is seen."""
+    breaker_cooldown: float = Field(default=30.0, gt=0)
+    """Seconds between the single trials that are made during an outage."""
+    longest_outage: float = Field(default=600.0, ge=0)
+    """Seconds of outage that are waited for; training stops with the first trial that fails after them. 0
+    stops as soon as an outage is seen."""
+    api_key_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
+    """Name of the environment variable whose value is sent as bearer token. The value itself belongs into no
+    config."""
+    allow_plain_http: bool = False
+    """Send prompts (and the key) unencrypted to another machine."""
+
+    @model_validator(mode="after")
+    def _url_is_safe(self) -> Self:
+        require_safe_url(self.url, key="url", allow_plain_http=self.allow_plain_http)
+        return self
+
+
 class RewardModelRewardSettings(Settings):
     """The score of a reward model (a sequence classifier with one output)."""
 
@@ -81,48 +117,17 @@ class RulesRewardSettings(Settings):
     """The rules to add up."""
 
 
-class HTTPRewardSettings(Settings):
+class HTTPRewardSettings(EndpointSettings):
     """Scores from an HTTP endpoint: prompts and completions are sent as JSON, scores come back."""
 
     type: Literal["http"] = "http"
     """Selects this kind of reward."""
-    url: str
-    """Where to POST; https, or http on this very machine. No user names, no query string, no keys in it."""
     protocol: Literal["scores", "openrlhf"] = "scores"
     """Form of the JSON: ``scores`` sends ``prompts`` and ``completions`` and reads ``scores``; ``openrlhf``
     sends ``query`` (prompt and completion as one text) and ``prompts`` and reads ``rewards``, as the reward
     servers of OpenRLHF do."""
     batch_size: int = Field(default=32, ge=1)
     """Samples in one request."""
-    concurrency: int = Field(default=4, ge=1)
-    """Requests under way at a time."""
-    timeout: float = Field(default=60.0, gt=0)
-    """Longest wait for a connection or for further bytes of an answer, in seconds."""
-    retries: int = Field(default=5, ge=0)
-    """Further attempts for a request that met a connection error, a time-out, status 429 or 5xx."""
-    backoff: float = Field(default=0.5, gt=0)
-    """Longest wait before the first retry, in seconds. It doubles with each retry, and the wait is drawn
-    evenly from zero to it, unless the server names one (``Retry-After``)."""
-    longest_wait: float = Field(default=60.0, gt=0)
-    """Longest wait before any retry, in seconds; a server that asks for a longer one is given up."""
-    breaker_failures: int = Field(default=5, ge=1)
-    """Failed attempts in a row, over all requests, that make an outage: nothing more is sent, and what is to
-    be scored waits. More than ``retries`` let a request be given up before an outage is seen."""
-    breaker_cooldown: float = Field(default=30.0, gt=0)
-    """Seconds between the single trials that are made during an outage."""
-    longest_outage: float = Field(default=600.0, ge=0)
-    """Seconds of outage that are waited for; training stops with the first trial that fails after them. 0
-    stops as soon as an outage is seen."""
-    api_key_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
-    """Name of the environment variable whose value is sent as bearer token. The value itself belongs into no
-    config."""
-    allow_plain_http: bool = False
-    """Send prompts (and the key) unencrypted to another machine."""
-
-    @model_validator(mode="after")
-    def _url_is_safe(self) -> Self:
-        require_safe_url(self.url, key="url", allow_plain_http=self.allow_plain_http)
-        return self
 
 
 class MixRewardSettings(Settings):

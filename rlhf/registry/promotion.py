@@ -1,26 +1,20 @@
-"""Promotion: a pure decision over figures, and the registry moves that carry it out.
+"""The decision on a promotion, as it travels: made in ``rlhf.registry.gate``, which reads no registry, and
+carried out in ``rlhf.registry.transaction``, which reads no figures."""
 
-The decision reads no registry and the moves read no figures. Neither measures: evaluation does.
-"""
-
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from rlhf.errors import ConfigError, PromotionError
 from rlhf.registry.champion import ChampionRef
-from rlhf.registry.settings import Criterion, PromotionSettings
-from rlhf.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Candidate, RegisteredVersion, RegistryStore
-from rlhf.report import Report, ReportBuilder
+from rlhf.registry.settings import PromotionSettings
 
-Verdict = Literal["promote", "reject", "already_champion"]
-Action = Literal["promoted", "rejected", "already_champion", "dry_run"]
+Verdict = Literal["promote", "reject", "undecided", "already_champion"]
+Mode = Literal["enforce", "dry_run", "approval"]
 
 
 class _Record(BaseModel):
-    """Decisions and outcomes are artifacts between steps, so they are models that survive JSON."""
+    """Decisions are artifacts between steps, so they are models that survive JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,8 +23,40 @@ class CriterionResult(_Record):
     """What one criterion said. ``value`` is ``None`` when the question was not asked."""
 
     metric: str
-    value: float | None
-    passed: bool
+    """Flat name of the figure."""
+    test: Literal["superiority", "non_inferiority", "threshold"]
+    required: bool = True
+    outcome: Literal["met", "failed", "undecided", "not_asked"]
+    reason: str
+    """The figure and what follows from it, as one sentence."""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    """By Holm's method, among the findings."""
+    prompts: int | None = None
+    ties: int | None = None
+    effect: float | None = None
+    """Effect beyond the margin for which the power is stated, in the figure's unit."""
+    power: float | None = None
+    needed: int | None = None
+    """Prompts that would have been needed to find that effect."""
+    needed_observed: int | None = None
+    """Prompts that would have been needed if the effect is what was observed."""
+    method: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it stands in nobody's way."""
+        return self.outcome in ("met", "not_asked")
+
+
+class Approval(_Record):
+    """A person's word on a verdict."""
+
+    approve: bool
+    approver: str
     reason: str
 
 
@@ -38,15 +64,31 @@ class PromotionDecision(_Record):
     """A verdict on one candidate against one champion, with every reason for it."""
 
     verdict: Verdict
-    mode: Literal["enforce", "dry_run"]
+    mode: Mode
     candidate_digest: str
     champion: ChampionRef
     reasons: tuple[CriterionResult, ...]
+    approval: Approval | None = None
+    """Only in mode ``approval``, once somebody has answered."""
 
     @property
     def promote(self) -> bool:
         """Whether the candidate is to become the champion."""
-        return self.verdict == "promote"
+        return self.verdict == "promote" and (
+            self.mode != "approval" or (self.approval is not None and self.approval.approve)
+        )
+
+    @property
+    def awaits_approval(self) -> bool:
+        """Whether only a person's word is missing."""
+        return self.verdict == "promote" and self.mode == "approval" and self.approval is None
+
+    @property
+    def without_promotion(self) -> Literal["rejected", "undecided", "awaits_approval"]:
+        """What became of a candidate that is registered and not promoted."""
+        if self.awaits_approval:
+            return "awaits_approval"
+        return "undecided" if self.verdict == "undecided" else "rejected"
 
     @property
     def summary(self) -> str:
@@ -54,41 +96,22 @@ class PromotionDecision(_Record):
         name = self.candidate_digest[:12]
         if self.verdict == "already_champion":
             return f"Model {name} is already the champion (version {self.champion.version})."
-        failed = [r.metric for r in self.reasons if not r.passed]
-        if failed:
-            return f"Model {name} is not promoted: {', '.join(failed)} did not pass."
+        required = [r for r in self.reasons if r.required]
+        if self.verdict == "reject":
+            failed = [r.metric for r in required if r.outcome == "failed"]
+            return f"Model {name} is rejected: {', '.join(failed) or 'nothing'} did not pass."
+        if self.verdict == "undecided":
+            open_ones = [r.metric for r in required if r.outcome == "undecided"]
+            return f"Model {name} is not promoted, for want of evidence on {', '.join(open_ones)}."
         against = f"version {self.champion.version}" if self.champion.exists else "no champion"
+        passes = f"Model {name} passes all {len(required)} required criteria and"
+        if self.approval is not None and not self.approval.approve:
+            return f"{passes} is refused by {self.approval.approver}: {self.approval.reason}"
+        if self.awaits_approval:
+            return f"{passes} waits for approval to take the place of {against}."
         takes = "would take" if self.mode == "dry_run" else "takes"
-        return f"Model {name} passes all {len(self.reasons)} criteria and {takes} the place of {against}."
-
-
-class PromotionOutcome(_Record):
-    """What was done. ``version`` is the candidate's, ``None`` when nothing was written."""
-
-    action: Action
-    version: str | None
-    champion: ChampionRef
-    previous: ChampionRef
-
-
-def decide(
-    metrics: Mapping[str, float], settings: PromotionSettings, champion: ChampionRef, *, candidate_digest: str
-) -> PromotionDecision:
-    """Judge a candidate by the figures of its evaluation.
-
-    Args:
-        metrics: flat figures, such as ``PolicyEvaluationResult.metrics``.
-        champion: the champion that the candidate was evaluated against.
-
-    Raises:
-        ConfigError: a criterion names a figure that was not reported or is not a finite number: a figure
-            that is absent is never taken as passed.
-    """
-    results = [
-        judge(criterion, metrics, champion, key=f"promotion.criteria[{position}]")
-        for position, criterion in enumerate(settings.criteria)
-    ]
-    return conclude(results, settings, champion, candidate_digest=candidate_digest)
+        by = f", approved by {self.approval.approver}: {self.approval.reason}" if self.approval else "."
+        return f"{passes} {takes} the place of {against}{by}"
 
 
 def conclude(
@@ -98,11 +121,16 @@ def conclude(
     *,
     candidate_digest: str,
 ) -> PromotionDecision:
-    """The verdict that follows from results, whoever produced them: all must have passed.
+    """The verdict that follows from results, whoever produced them: all required ones must have passed.
 
-    A gate whose question is more than a figure between bounds adds its results to those of :func:`judge`.
+    A gate whose question is of another kind adds its results to those of :func:`rlhf.registry.gate.judge`.
     """
-    verdict: Verdict = "promote" if results and all(r.passed for r in results) else "reject"
+    required = [result for result in results if result.required]
+    verdict: Verdict = "promote"
+    if not required or any(r.outcome == "failed" for r in required):
+        verdict = "reject"
+    elif any(r.outcome == "undecided" for r in required):
+        verdict = "undecided"
     if champion.digest == candidate_digest:
         verdict = "already_champion"
     return PromotionDecision(
@@ -114,95 +142,6 @@ def conclude(
     )
 
 
-def judge(
-    criterion: Criterion, metrics: Mapping[str, float], champion: ChampionRef, *, key: str = "criterion"
-) -> CriterionResult:
-    """One figure against its bounds. ``key`` is the config key that errors name."""
-    metric = criterion.metric
-    if criterion.when == "champion" and not champion.exists:
-        return CriterionResult(
-            metric=metric, value=None, passed=True, reason=f"{metric} is not asked: there is no champion yet."
-        )
-    if metric not in metrics:
-        remedy = (
-            " There is no champion yet: set `when: champion` on criteria that compare with one."
-            if "champion" in metric and not champion.exists
-            else ""
-        )
-        raise ConfigError(
-            f"{key}.metric names {metric!r}, which the evaluation does not report.{remedy} "
-            f"It reports: {', '.join(sorted(metrics)) or 'nothing'}."
-        )
-    value = float(metrics[metric])
-    if not math.isfinite(value):
-        raise ConfigError(
-            f"{key}.metric names {metric!r}, whose value is {value}; repair the evaluation or drop it."
-        )
-    broken = [
-        f"{word} {bound:.6g}"
-        for word, bound, holds in (
-            ("below the minimum", criterion.minimum, criterion.minimum is None or value >= criterion.minimum),
-            ("above the maximum", criterion.maximum, criterion.maximum is None or value <= criterion.maximum),
-        )
-        if bound is not None and not holds
-    ]
-    allowed = " and ".join(
-        f"{sign} {bound:.6g}"
-        for sign, bound in (("≥", criterion.minimum), ("≤", criterion.maximum))
-        if bound is not None
-    )
-    verdict = broken[0] if broken else f"{allowed} as asked"
-    return CriterionResult(
-        metric=metric, value=value, passed=not broken, reason=f"{metric} is {value:.6g}, {verdict}."
-    )
-
-
-def promote(
-    store: RegistryStore,
-    candidate: Candidate,
-    decision: PromotionDecision,
-    expected_champion: ChampionRef | None = None,
-) -> PromotionOutcome:
-    """Carry a decision out: register the candidate and, if it won, make it the champion.
-
-    The champion's alias moves last and is the commit: whatever was interrupted before it is completed by the
-    same call made again, without a second version; after it, the call changes nothing. A rejected candidate
-    is registered as well, with its verdict as tags, so that every decision can be read in the registry.
-
-    Args:
-        expected_champion: what the champion must still be; the decision's own by default.
-
-    Raises:
-        PromotionError: the decision is about another model, or the champion is no longer the expected one.
-    """
-    if decision.candidate_digest != candidate.digest:
-        raise PromotionError(
-            f"The decision is about model {decision.candidate_digest[:12]}, not {candidate.digest[:12]}; "
-            "run the gate on this model."
-        )
-    expected = decision.champion if expected_champion is None else expected_champion
-    with store.lock():
-        current = store.champion()
-        if decision.mode == "dry_run":
-            return _outcome("dry_run", None, current, current)
-        if current is not None and current.digest == candidate.digest:
-            # Said again because a store of two registries may have been stopped between them.
-            store.set_alias(CHAMPION, current.version)
-            return _outcome("already_champion", current, current, current)
-        if decision.verdict != "reject":
-            _refuse_if_moved(expected, current)
-        version = store.find(candidate.digest) or store.register(candidate)
-        store.set_alias(CANDIDATE, version.version)
-        store.set_tags(version.version, decision_tags(decision))
-        if not decision.promote:
-            return _outcome("rejected", version, current, current)
-        if current is not None:
-            store.set_alias(PREVIOUS, current.version)
-        store.set_alias(CHAMPION, version.version)
-        _refuse_if_moved(version.as_champion(), store.champion())
-    return _outcome("promoted", version, version, current)
-
-
 def decision_tags(decision: PromotionDecision) -> dict[str, str]:
     """The verdict as registry tags: what was decided, against whom, and the figures it rests on."""
     figures = {
@@ -210,59 +149,16 @@ def decision_tags(decision: PromotionDecision) -> dict[str, str]:
         for r in decision.reasons
         if r.value is not None
     }
+    approval = decision.approval
+    answer = {
+        "promotion.approved": str(approval.approve).lower(),
+        "promotion.approver": approval.approver,
+        "promotion.approval_reason": approval.reason,
+    } if approval else {}  # fmt: skip
     return {
         "promotion.verdict": decision.verdict,
         "promotion.summary": decision.summary,
         "promotion.against": decision.champion.version or "",
+        **answer,
         **figures,
     }
-
-
-def decision_report(decision: PromotionDecision) -> Report:
-    """The decision as a page for people; ``data`` is the decision itself."""
-    builder = ReportBuilder("Promotion decision", decision.summary, data=decision.model_dump(mode="json"))
-    builder.data.update(promote=decision.promote, summary=decision.summary)
-    if decision.mode == "dry_run":
-        builder.note("This is a dry run: the registry is left as it is (promotion.mode: dry_run).")
-    builder.heading("Criteria")
-    builder.table(
-        ["criterion", "value", "passed", "reason"],
-        [[r.metric, r.value, "yes" if r.passed else "no", r.reason] for r in decision.reasons],
-    )
-    builder.heading("Models")
-    builder.table(
-        ["role", "version", "digest"],
-        [
-            ["candidate", None, decision.candidate_digest],
-            ["champion", decision.champion.version or "none", decision.champion.digest],
-        ],
-    )
-    return builder.build()
-
-
-def _refuse_if_moved(expected: ChampionRef, current: RegisteredVersion | None) -> None:
-    actual = current.as_champion() if current else ChampionRef()
-    if (expected.version, expected.digest) != (actual.version, actual.digest):
-        raise PromotionError(
-            f"The champion is {_name(actual)} and not {_name(expected)}, which this promotion rests on; "
-            "another run moved it: evaluate against the new champion and decide again."
-        )
-
-
-def _name(champion: ChampionRef) -> str:
-    return f"version {champion.version} ({str(champion.digest)[:12]})" if champion.exists else "nobody"
-
-
-def _outcome(
-    action: Action,
-    version: RegisteredVersion | None,
-    champion: RegisteredVersion | None,
-    replaced: RegisteredVersion | None,
-) -> PromotionOutcome:
-    moved = action == "promoted"
-    return PromotionOutcome(
-        action=action,
-        version=version.version if version else None,
-        champion=champion.as_champion() if champion else ChampionRef(),
-        previous=replaced.as_champion() if moved and replaced else ChampionRef(),
-    )

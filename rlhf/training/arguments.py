@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer, TrainingArguments
 
 from rlhf.errors import ConfigError
-from rlhf.models.architecture import count_parameters
 from rlhf.models.causal_attention import attend_short_causal
 from rlhf.models.directory import MANIFEST, directory_digest, open_directory
-from rlhf.models.threads import choose_threads, intra_op_threads
 from rlhf.training.settings import LoRASettings, Precision, TrainerSettings
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
@@ -136,26 +134,6 @@ def choose_attention(
         attend_short_causal(model)
     elif max_length <= _SHORT:
         model.set_attn_implementation("eager")
-
-
-def run_trainer(trainer: Trainer, settings: TrainerSettings) -> dict[str, float]:
-    """Train, on as many threads as the model deserves; gives the trainer's closing figures.
-
-    ``train/tokens_per_second`` counts the tokens that are not padding.
-    """
-    trainer.remove_callback(PrinterCallback)
-    parameters = count_parameters(trained_model(trainer))
-    with intra_op_threads(settings.threads or choose_threads(parameters)):
-        outcome = trainer.train()
-    seconds = outcome.metrics["train_runtime"]
-    tokens = getattr(trainer, "_total_train_tokens", 0)
-    return {
-        "train/loss": float(outcome.training_loss),
-        "train/steps": float(outcome.global_step),
-        "train/seconds": float(seconds),
-        "train/tokens_per_second": tokens / seconds if seconds else 0.0,
-        "model/parameters": float(parameters),
-    }
 
 
 def trained_model(trainer: Trainer) -> PreTrainedModel:

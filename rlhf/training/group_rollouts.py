@@ -28,7 +28,7 @@ from rlhf.training.arguments import (
 )
 from rlhf.training.lora import lora_config
 from rlhf.training.policy_result import PolicyResult
-from rlhf.training.policy_run import PolicyRun, ResumableTrainer, load_start, trained_network
+from rlhf.training.policy_run import OrderedTrainer, PolicyRun, load_start, trained_network
 from rlhf.training.ppo.batching import derived_seed, prompts_of_update
 from rlhf.training.ppo.prompts import encode_prompts
 from rlhf.training.settings import TrainerSettings
@@ -144,7 +144,7 @@ def train_on_rollouts(
     return run.train(trainer)
 
 
-class GroupRolloutTrainer(ResumableTrainer):
+class GroupRolloutTrainer(OrderedTrainer):
     """Prompts and completions by this library's means. To be mixed into TRL's trainers."""
 
     sampling: RolloutSettings

@@ -2,16 +2,13 @@
 early stops, and checkpoints that a run resumes from bit for bit.
 
 TRL computes losses and steps the optimizer. Everything else is as in ``rlhf.training.ppo``: every random
-number is a function of seed and step, so no random state is stored; checkpoints are safetensors and JSON,
-written atomically, in place of transformers' own, which pickle and may be left half-written.
+number is a function of seed and step, so no random state is stored.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -42,9 +39,10 @@ from rlhf.models.log_probs import CompletionBatch, score_completions
 from rlhf.models.rewards import Reward
 from rlhf.models.saving import quiet_transformers
 from rlhf.models.threads import choose_threads, intra_op_threads
-from rlhf.tracking import MetricSink
+from rlhf.tracking import MetricSink, recorded_curves, restore_curves
 from rlhf.training.arguments import autocast_like, quantization_options
 from rlhf.training.callbacks import SinkCallback
+from rlhf.training.interruption import end_if_stop_requested, stop_requested
 from rlhf.training.policy_evaluation import evaluate
 from rlhf.training.policy_result import (
     PolicyEvaluation,
@@ -53,21 +51,19 @@ from rlhf.training.policy_result import (
     early_stop_reason,
     selection_criterion,
 )
-from rlhf.training.ppo.actor_critic import copy_into
-from rlhf.training.ppo.adapters import merge_trained_adapter, trained_parameters
+from rlhf.training.ppo.adapters import merge_trained_adapter
 from rlhf.training.ppo.batching import derived_seed
 from rlhf.training.ppo.checkpoint import (
     Checkpoint,
     copy_policy,
     has_checkpoint,
     load_newest,
-    optimizer_tensors,
-    restore_optimizer,
     save_checkpoint,
     save_policy,
 )
 from rlhf.training.ppo.identity import code_identity, reward_identities
 from rlhf.training.ppo.prompts import EncodedPrompts
+from rlhf.training.resumable import ResumableTrainer, trainer_state, trainer_tensors, write_trainer_state
 from rlhf.training.settings_policy import ComparisonSettings, RolloutSettings, algorithm_of
 
 logger = logging.getLogger(__name__)
@@ -199,7 +195,7 @@ class PolicyRun(TrainerCallback):
                 "directory."
             )
 
-    def train(self, trainer: "ResumableTrainer") -> PolicyResult:
+    def train(self, trainer: "OrderedTrainer") -> PolicyResult:
         """Run the trainer to the end and deliver the chosen policy."""
         self._sink.log_params(
             {f"{self.algorithm}/{k}": v for k, v in self.settings.model_dump(mode="json").items()}
@@ -213,7 +209,9 @@ class PolicyRun(TrainerCallback):
         threads = self.settings.threads or choose_threads(count_parameters(trained))
         with intra_op_threads(threads), quiet_transformers():
             if not self._stop_reason():
-                trainer.train(resume_from_checkpoint=self._trainer_state())
+                trainer.train(
+                    resume_from_checkpoint=write_trainer_state(self.restored, self.output / "trainer")
+                )
             return self._deliver(trained)
 
     def on_train_begin(
@@ -238,28 +236,21 @@ class PolicyRun(TrainerCallback):
             self._evaluate()
         stop = bool(self._stop_reason())
         control.should_training_stop |= stop
-        if stop or self.update % self.settings.checkpoint_every == 0:
+        if stop or stop_requested() or self.update % self.settings.checkpoint_every == 0:
             # what has gathered for the next log is in no checkpoint
             control.should_log = control.should_save = True
 
     def save(self, trainer: Trainer) -> None:
         """Write everything that the rest of the run depends on."""
-        assert trainer.optimizer is not None
-        assert trainer.lr_scheduler is not None
-        trained = trained_parameters(cast(nn.Module, trainer.model))
         state = {
-            "trainer": {**asdict(trainer.state), "log_history": []},
-            "scheduler": trainer.lr_scheduler.state_dict(),
+            **trainer_state(trainer),
             "evaluations": [e.to_json() for e in self.evaluations],
             "figures": self.curves.latest,
-        }
-        tensors = {
-            "policy": cast(dict[str, Tensor], trained),
-            "optimizer": optimizer_tensors(trainer.optimizer, trained),
+            "curves": recorded_curves(self._sink),
         }
         save_checkpoint(
             self._checkpoints,
-            Checkpoint(self.update, tensors, state),
+            Checkpoint(self.update, trainer_tensors(trainer), state),
             self._identity,
             keep=self.settings.keep_checkpoints,
         )
@@ -268,6 +259,10 @@ class PolicyRun(TrainerCallback):
         for kept in self._checkpoints.glob("best-*"):
             if best is None or kept != self._best_path(best):
                 shutil.rmtree(kept)
+        end_if_stop_requested(f"update {self.update}")
+
+    def restore_random_state(self) -> None:
+        """Nothing to do: the run seeds every step."""
 
     def _restore(self) -> None:
         self.restored = load_newest(self._checkpoints, self._identity)
@@ -276,16 +271,8 @@ class PolicyRun(TrainerCallback):
         self.update = self.restored.update
         self.evaluations = [PolicyEvaluation.from_json(e) for e in self.restored.state["evaluations"]]
         self.curves.latest = dict(self.restored.state["figures"])
+        restore_curves(self._sink, self.restored.state["curves"])
         logger.info("Resumed %s after update %d from %s", self.algorithm, self.update, self._checkpoints)
-
-    def _trainer_state(self) -> str | None:
-        """A directory with the one file that transformers itself reads on resuming."""
-        if self.restored is None:
-            return None
-        folder = self.output / "trainer"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "trainer_state.json").write_text(json.dumps(self.restored.state["trainer"]))
-        return str(folder)
 
     def _reference_of(self, trainer: Trainer) -> PreTrainedModel | None:
         if isinstance(trainer.model, PeftModel) or not self._dev.ids:
@@ -373,41 +360,14 @@ class RunOrder(Sampler[int]):
         return len(self._order)
 
 
-class ResumableTrainer(Trainer):
-    """A trainer whose row order is given and whose checkpoints are the run's. To be mixed into TRL's."""
+class OrderedTrainer(ResumableTrainer):
+    """A resumable trainer whose row order is given."""
 
     run: PolicyRun
     order: Sequence[int]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> RunOrder:
         return RunOrder(self.order)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.run.save(self)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        assert self.run.restored is not None
-        copy_into(trained_parameters(cast(nn.Module, self.model)), self.run.restored.tensors["policy"])
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        assert self.run.restored is not None
-        assert self.optimizer is not None
-        assert self.lr_scheduler is not None
-        restored = self.run.restored
-        restore_optimizer(
-            self.optimizer, trained_parameters(cast(nn.Module, self.model)), restored.tensors["optimizer"]
-        )
-        self.lr_scheduler.load_state_dict(restored.state["scheduler"])
-        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
-            group["lr"] = rate
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing to load: the run seeds every step."""
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        """Nothing to load: float16 is not offered."""
 
 
 def load_start(

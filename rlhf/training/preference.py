@@ -31,7 +31,7 @@ from rlhf.training.arguments import (
 )
 from rlhf.training.lora import lora_config
 from rlhf.training.policy_result import PolicyResult
-from rlhf.training.policy_run import PolicyRun, ResumableTrainer, load_start
+from rlhf.training.policy_run import OrderedTrainer, PolicyRun, load_start
 from rlhf.training.ppo.batching import prompts_of_update
 from rlhf.training.ppo.prompts import encode_prompts
 from rlhf.training.rows import EncodedRows, completion_text, scaled_weights
@@ -203,7 +203,7 @@ def encode_unpaired(rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_le
     return EncodedRows(Dataset.from_dict(encoded), dropped, dropped)
 
 
-class PairedTrainer(ResumableTrainer, DPOTrainer):
+class PairedTrainer(OrderedTrainer, DPOTrainer):
     """DPO on rows that are encoded already, and with what annotators make of them where rows say so."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
@@ -258,7 +258,7 @@ class JudgedCollator(DataCollatorForPreference):
         return batch
 
 
-class UnpairedTrainer(ResumableTrainer, KTOTrainer):
+class UnpairedTrainer(OrderedTrainer, KTOTrainer):
     """KTO on rows that are encoded already."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:

@@ -22,6 +22,7 @@ from rlhf.tracking import MetricSink, NullSink, RecordingSink
 from rlhf.training.rows import encode_text, token_loss
 from rlhf.training.settings import PretrainSettings
 from rlhf.training.sft import fit_language_model
+from rlhf.training.supervised_run import checkpoint_plan
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def pretrain(
     *,
     sink: MetricSink | None = None,
     seed: int = 0,
+    checkpoints: Path | None = None,
 ) -> ModelDirectory:
     """Train a byte-level BPE on ``texts["train"]``, then a Llama of the given shape for ``settings.steps``
     steps.
@@ -44,6 +46,7 @@ def pretrain(
         texts: a column ``text``; splits ``train``, and ``dev`` where there is one.
         output_dir: where the model is written; absent or empty.
         seed: of initial weights and row order.
+        checkpoints: as :func:`rlhf.training.sft.train_sft` has them.
 
     Returns:
         The sealed base model. Metrics: ``eval/loss`` (nats per token of dev), ``eval/perplexity``,
@@ -53,6 +56,7 @@ def pretrain(
         DataError: there is no text, or no ``text`` column.
         ModelError: ``output_dir`` is taken.
         TrainingError: the loss is not finite.
+        InterruptedRunError: a stop was requested (``rlhf.training.interruption``).
     """
     require_new(output_dir)
     if "train" not in texts or "text" not in texts["train"].column_names:
@@ -97,6 +101,7 @@ def pretrain(
                 sink=recording,
                 prefix=PREFIX,
                 seed=seed,
+                plan=checkpoint_plan(checkpoints, settings, __name__, stage="pretrain", seed=seed),
             )
         metrics |= figures
     elif len(dev):

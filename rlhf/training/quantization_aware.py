@@ -26,7 +26,8 @@ class FakeQuantizationCallback(TrainerCallback):
                 f"sft.quantization_aware.delay_steps is {self._delay}, but training ends after "
                 f"{state.max_steps} steps; lower it."
             )
-        switch_fake_quantization(kwargs["model"], self._delay == 0)
+        # a resumed training may begin beyond the delay
+        switch_fake_quantization(kwargs["model"], state.global_step >= self._delay)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -38,16 +38,17 @@ from rlhf.training.arguments import (
     choose_attention,
     quantization_options,
     refuse_added_tokens,
-    run_trainer,
     trained_model,
     training_arguments,
 )
 from rlhf.training.callbacks import DevEvaluation, SinkCallback
 from rlhf.training.lora import lora_config
+from rlhf.training.resumable import ResumableTrainer
 from rlhf.training.reward_ratings import ratings_task
 from rlhf.training.reward_task import RewardTask, held_out, rows_of_fold
 from rlhf.training.rows import completion_text, encode_pairs, pair_scores
 from rlhf.training.settings import RewardModelSettings
+from rlhf.training.supervised_run import checkpoint_plan, run_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class PreferenceCollator(DataCollatorForPreference):
         return batch
 
 
-class PreferenceTrainer(RewardTrainer):
+class PreferenceTrainer(ResumableTrainer, RewardTrainer):
     """``RewardTrainer`` with a weight and an agreement per pair.
 
     The loss is written out because TRL's hands every column to the model and averages before a weight could
@@ -144,6 +145,7 @@ def train_reward_model(
     seed: int = 0,
     sink: MetricSink | None = None,
     prefix: str = "reward/",
+    checkpoints: Path | None = None,
 ) -> ModelDirectory:
     """Train a scalar reward model on the comparisons of one fold, or on its ratings.
 
@@ -156,6 +158,7 @@ def train_reward_model(
         fold: train on the rows of this fold; all of them by default. Dev and test are never split by fold.
         seed: of the score head and row order.
         prefix: of the metrics' names, such as ``reward/proxy/``.
+        checkpoints: as :func:`rlhf.training.sft.train_sft` has them.
 
     Returns:
         The sealed reward model (or adapter). Metrics of pairs: ``test/accuracy`` with its Wilson 95 %
@@ -172,6 +175,7 @@ def train_reward_model(
         DataError: nothing to train on, or columns are missing.
         ModelError: the base is absent or an adapter, or ``output_dir`` is taken.
         TrainingError: the loss is not finite.
+        InterruptedRunError: a stop was requested (``rlhf.training.interruption``).
     """
     require_new(output_dir)
     base = require_base(base, "reward model's base")
@@ -230,7 +234,17 @@ def train_reward_model(
             callbacks=[SinkCallback(recording, prefix), dev_evaluation],
             peft_config=lora_config(settings.lora, "reward") if settings.lora else None,
         )
-        metrics = run_trainer(trainer, settings) | task.train.counts | dev_evaluation.latest
+        plan = checkpoint_plan(
+            checkpoints, settings, __name__, stage="reward_model", seed=seed, base=record["base"]
+        )
+        metrics = run_trainer(
+            trainer,
+            settings,
+            plan.of_rows(task.train.dataset) if plan else None,
+            sink=recording,
+            evaluation=dev_evaluation,
+        )
+        metrics |= task.train.counts | dev_evaluation.latest
         trained = trained_model(trainer)
         metrics |= evaluate(trained.eval(), "test") | baselines
         recording.log_metrics(

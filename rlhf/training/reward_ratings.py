@@ -22,6 +22,7 @@ from rlhf.evaluation.regression import regression_figures
 from rlhf.models.causal_attention import needs_no_mask
 from rlhf.models.length_buckets import right_padded
 from rlhf.training.arguments import trained_model
+from rlhf.training.resumable import ResumableTrainer
 from rlhf.training.reward_task import RewardTask, held_out, rows_of_fold
 from rlhf.training.rows import EncodedRows, completion_text, encode_ratings, sequence_scores
 from rlhf.training.settings import RewardModelSettings
@@ -46,7 +47,7 @@ class RatingCollator:
         }
 
 
-class RatingTrainer(RewardTrainer):
+class RatingTrainer(ResumableTrainer, RewardTrainer):
     """``RewardTrainer`` for its care of adapters, dropout and accumulation, with the loss that transformers
     gives a classifier of ``problem_type="regression"``: the mean squared error."""
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
-from trl import RewardTrainer
 
 from rlhf.errors import DataError
+from rlhf.training.resumable import ResumableTrainer
 from rlhf.training.rows import EncodedRows
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class RewardTask:
 
     train: EncodedRows
     """Rows in the columns that the trainer and its collator read, and ``length``."""
-    trainer: type[RewardTrainer]
+    trainer: Callable[..., ResumableTrainer]
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
     figures: Callable[[PreTrainedModel, str], dict[str, float]]
     """Figures of a model on the split ``dev`` or ``test``; none where it is empty."""

@@ -85,6 +85,10 @@ class TrainerSettings(Settings):
     """Evaluations on the dev split, evenly spread over training; the last one is at its end."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of one operation on the CPU. Default: by the size of the model."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Optimizer steps between checkpoints that training can be resumed from."""
+    keep_checkpoints: int = Field(default=1, ge=1)
+    """Newest checkpoints kept; each holds the trained weights and their optimizer state."""
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> Self:

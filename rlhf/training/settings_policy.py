@@ -179,8 +179,8 @@ class _ComparisonSettings(_PolicySettings):
     """Longest sequence in tokens, prompt and completion together; longer rows are left out and counted.
     Default: 1024, or the model's positions if they are fewer."""
     fold: int | None = Field(default=0, ge=0)
-    """Comparisons of this fold are learnt from. 0 is the proxy's: fold 1 trains the selection model, which
-    must not judge what was taught from its own pairs. Unset: all folds."""
+    """Comparisons of this fold are learnt from. 0 is the proxy's: folds 1 and 2 train the selection model
+    and the judge, which must not judge what was taught from their own pairs. Unset: all folds."""
     beta: float = Field(default=0.1, gt=0)
     """Strength of the tie to the reference, as the inverse of reward per nat (Rafailov et al. 2023)."""
     logging_steps: int = Field(default=10, ge=1)

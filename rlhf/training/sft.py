@@ -33,15 +33,16 @@ from rlhf.training.arguments import (
     choose_attention,
     quantization_options,
     refuse_added_tokens,
-    run_trainer,
     trained_model,
     training_arguments,
 )
 from rlhf.training.callbacks import DevEvaluation, SinkCallback
 from rlhf.training.lora import lora_config
 from rlhf.training.quantization_aware import FakeQuantizationCallback
+from rlhf.training.resumable import ResumableTrainer
 from rlhf.training.rows import IGNORED, EncodedRows, encode_demonstrations, token_loss
 from rlhf.training.settings import SFTSettings, TrainerSettings
+from rlhf.training.supervised_run import CheckpointPlan, checkpoint_plan, run_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def train_sft(
     *,
     sink: MetricSink | None = None,
     seed: int = 0,
+    checkpoints: Path | None = None,
 ) -> ModelDirectory:
     """Teach a language model to answer like the demonstrations.
 
@@ -65,6 +67,8 @@ def train_sft(
             (chat turns or text), or ``text``; ``weight`` where it is used.
         output_dir: where the policy is written; absent or empty.
         seed: of row order, dropout and new weights. The same seed, data and machine give the same digest.
+        checkpoints: folder for checkpoints; training continues from one that is there, to the same weights.
+            One of other code, settings or data is removed with a warning. Without a folder none are written.
 
     Returns:
         The sealed policy, or the adapter when ``settings.lora.merge`` is off. Metrics: ``eval/loss`` (nats
@@ -75,6 +79,7 @@ def train_sft(
         DataError: nothing to train on, or rows of another shape.
         ModelError: the base is absent or an adapter, or ``output_dir`` is taken.
         TrainingError: the loss is not finite.
+        InterruptedRunError: a stop was requested (``rlhf.training.interruption``).
     """
     require_new(output_dir)
     base = require_base(base, "sft base model")
@@ -135,6 +140,9 @@ def train_sft(
             sink=recording,
             prefix=PREFIX,
             seed=seed,
+            plan=checkpoint_plan(
+                checkpoints, settings, __name__, stage="sft", seed=seed, base=record["base"]
+            ),
         )
         metrics |= train.counts
         if settings.lora is None:
@@ -161,6 +169,7 @@ def fit_language_model(
     sink: MetricSink,
     prefix: str,
     seed: int,
+    plan: CheckpointPlan | None = None,
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """Optimise a language model on tokenised rows; shared by fine-tuning and pre-training.
 
@@ -169,6 +178,7 @@ def fit_language_model(
         packing: a strategy of ``trl.pack_dataset``. ``bfd`` keeps rows from seeing each other; that is exact
         only
             because TRL passes ``use_cache=False``, without which the mask of packed rows is not built.
+        plan: where checkpoints are kept and continued from; without it there are none.
 
     Returns:
         The trained model (wrapped by PEFT for an adapter), and the closing figures.
@@ -216,7 +226,9 @@ def fit_language_model(
         callbacks=[*rounding, SinkCallback(sink, prefix), *callbacks],
         peft_config=lora_config(lora, "policy") if lora is not None else None,
     )
-    metrics = run_trainer(trainer, settings)
+    metrics = run_trainer(
+        trainer, settings, plan.of_rows(train) if plan else None, sink=sink, evaluation=evaluation
+    )
     if aware is not None:
         unwrap_fake_quantized(trained_model(trainer))
     return trained_model(trainer), metrics | (evaluation.latest if evaluation else {})
@@ -231,7 +243,7 @@ class WeightedCollator(DataCollatorForLanguageModeling):
         return batch
 
 
-class PolicyTrainer(SFTTrainer):
+class PolicyTrainer(ResumableTrainer, SFTTrainer):
     """``SFTTrainer`` with weights of rows, and a cheaper loss for small models on one CPU process.
 
     With weights the loss is the weighted sum over the learnt tokens by their number; weights of one change

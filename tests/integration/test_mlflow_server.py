@@ -1,11 +1,5 @@
 """Registering and loading a policy over HTTP, against a real `mlflow server`."""
 
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,35 +15,22 @@ from rlhf.models.architecture import new_llama
 from rlhf.models.directory import ModelDirectory
 from rlhf.models.saving import save_model
 from rlhf.models.tokenizer import train_tokenizer
-from rlhf.registry.promotion import decide, promote
+from rlhf.registry.gate import decide
+from rlhf.registry.gate_evidence import Evidence
 from rlhf.registry.settings import Criterion, PromotionSettings
 from rlhf.registry.store import Candidate
+from rlhf.registry.transaction import promote
 from rlhf.training.settings import ArchitectureSettings
+from tests.integration.mlflow_server import MLflowServer, free_port
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server on loopback that keeps run artifacts in a local folder."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    stores = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db")
-    artifacts = ("--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").as_uri())
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *stores]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, *artifacts, "--workers", "1"], stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=2).close()
-            break
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
-    yield url
-    process.terminate()
-    process.wait(timeout=20)
+    server = MLflowServer(tmp_path_factory.mktemp("mlflow"), free_port())
+    server.start()
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture
@@ -69,21 +50,21 @@ def test_the_champion_loads_by_alias_over_http_without_a_second_copy_of_the_weig
     client = MlflowClient(tracking_uri=server, registry_uri=server)
     run = open_run(client, PipelineRun("http-run", "http-run", "http"), {})
     # A name of its own: the versions in the session's ZenML are numbered by the local registry.
-    registry = registries.PolicyRegistry(client, name="policy-over-http")
+    registry = registries.MLflowRegistry(client, prefix="http-")
     candidate = Candidate(policy.digest, str(policy.path), tags={registries.RUN_TAG: run.info.run_id})
     settings = PromotionSettings(criteria=(Criterion(metric="eval/kl", maximum=10),))
-    decision = decide({"eval/kl": 1.0}, settings, registries.ChampionRef(), candidate_digest=policy.digest)
+    decision = decide(
+        Evidence({"eval/kl": 1.0}), settings, registries.ChampionRef(), candidate_digest=policy.digest
+    )
     assert promote(registry, candidate, decision).action == "promoted"
 
     mlflow.set_tracking_uri(server)
     mlflow.set_registry_uri(server)
-    loaded = mlflow.transformers.load_model("models:/policy-over-http@champion")
+    loaded = mlflow.transformers.load_model("models:/http-policy@champion")
     expected = LlamaForCausalLM.from_pretrained(policy.path, dtype=torch.float32).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.model.state_dict().items())
 
-    source = Path(
-        client.get_model_version_by_alias("policy-over-http", "champion").source.removeprefix("file://")
-    )
+    source = Path(client.get_model_version_by_alias("http-policy", "champion").source.removeprefix("file://"))
     assert (source / "model.safetensors").samefile(policy.path / "model.safetensors")
 
 

@@ -69,6 +69,14 @@ def test_a_base_model_and_pre_training_contradict_each_other() -> None:
     assert problem == "parameters.pretrain: contradicts base_model; keep one of the two"
 
 
+def test_every_reward_model_needs_a_fold_of_its_own() -> None:
+    [problem] = _problems(_with(datasets={"folds": 2}))
+    assert problem == (
+        "parameters.datasets.folds: the proxy, the selection model and the judge need a fold each; "
+        "set it to 3"
+    )
+
+
 def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_SET", raising=False)
     sources = [{"type": "file", "path": "${NOT_SET}/x.jsonl"}]
@@ -129,16 +137,16 @@ def test_one_process_that_is_to_share_its_networks_is_found_before_training() ->
 
 
 def test_a_criterion_on_a_figure_that_is_not_reported_is_found_before_training() -> None:
-    criteria = [{"metric": "eval/selection/win_rate_vs_sft_lo", "minimum": 0.5}]
+    criteria = [{"metric": "eval/selection/win_rat", "versus": "sft", "minimum": 0.5}]
     [problem] = _problems(_with(promotion={"criteria": criteria}))
     assert problem == (
         "parameters.promotion.criteria.0.metric: the evaluation reports no "
-        "'eval/selection/win_rate_vs_sft_lo', did you mean 'eval/selection/win_rate_vs_sft_low'?"
+        "'eval/selection/win_rat' versus sft, did you mean 'eval/selection/win_rate'?"
     )
 
 
 def test_a_criterion_may_name_a_reward_of_ones_own() -> None:
-    criteria = [{"metric": "eval/gold/win_rate_vs_sft_low", "minimum": 0.5}]
+    criteria = [{"metric": "eval/gold/win_rate", "versus": "sft", "test": "superiority"}]
     rewards = {"gold": "rlhf.sample.gold:gold_reward"}
     assert _problems(_with(promotion={"criteria": criteria}, evaluation={"rewards": rewards})) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from zenml import pipeline
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
+from ops import environment
 from ops.cli import main
 from ops.ledger import default_url
 from ops.stack import ensure_local_stack
@@ -29,7 +31,7 @@ def feedback_only(feedback: FeedbackSettings, datasets: DatasetSettings) -> None
     prepare_datasets(feedback=rows, settings=datasets)
 
 
-Prepare = Callable[[int], PipelineRunResponse]
+Prepare = Callable[..., PipelineRunResponse]
 
 
 @pytest.fixture
@@ -39,13 +41,13 @@ def ledger(tmp_path: Path) -> str:
 
 @pytest.fixture
 def prepare(tmp_path: Path, ledger: str) -> Prepare:
-    """Run the two steps on that many judgements."""
+    """Run the two steps on that many judgements, of records that are called ``<name>-<number>``."""
     ensure_local_stack()
     file = tmp_path / "votes.jsonl"
     datasets = DatasetSettings(near_duplicate_threshold=None, test_fraction=0.1, dev_fraction=0.1)
 
-    def run(rows: int) -> PipelineRunResponse:
-        file.write_text("\n".join(json.dumps(judgement(f"record-{n:03d}")) for n in range(rows)))
+    def run(rows: int, name: str = "record") -> PipelineRunResponse:
+        file.write_text("\n".join(json.dumps(judgement(f"{name}-{n:03d}")) for n in range(rows)))
         settings = FeedbackSettings.model_validate(
             {"sources": [{"type": "file", "path": str(file)}], "ledger": {"url": ledger}}
         )
@@ -100,21 +102,36 @@ def test_trace_names_the_champion_that_a_record_helped_to_train(first_run: Pipel
     assert "reward_model" in said
 
 
-def test_erasing_empties_what_runs_derived_and_the_next_run_goes_on_without_it(
+def _holding(text: str) -> set[str]:
+    """Kinds of files of the whole installation that hold a text."""
+    files = (file for file in environment.home().rglob("*") if file.is_file())
+    return {file.name for file in files if text.encode() in file.read_bytes()}
+
+
+def test_erasing_leaves_no_file_with_the_record_and_the_next_run_goes_on_without_it(
     prepare: Prepare, ledger: str
 ) -> None:
-    run = prepare(50)
-    copies = [
-        Path(outputs[0].uri)
-        for name, outputs in run.steps["prepare_datasets"].outputs.items()
-        if name != "data_report"
-    ]
-    listed = _said("--ledger", ledger, "erase", "record-003")
+    run = prepare(50, "erased")
+    report = run.steps["prepare_datasets"].outputs["data_report"][0].load()
+    quoted = re.search(r"question of (erased-\d{3})", report.html)
+    assert quoted is not None
+    record, text = quoted[1], quoted[0]
+    everywhere = {"train.arrow", "rows.html", "page.html", "report.html", "data.html"}
+    assert everywhere <= _holding(text)
+    listed = _said("--ledger", ledger, "erase", record)
     assert "Nothing derived was deleted" in listed
-    assert all(copy.exists() for copy in copies)
-    _said("--ledger", ledger, "erase", "record-003", "--yes")
-    assert not any(copy.exists() for copy in copies)
-    assert _records(prepare(50)) == {f"record-{n:03d}" for n in range(50)} - {"record-003"}
+    assert everywhere <= _holding(text)
+    left = _said("--ledger", ledger, "erase", record, "--yes")
+    assert _holding(text) == set()
+    assert "Left: the source" in left
+    exported = CliRunner().invoke(main, ["feedback", "export", "prompts", str(Path(ledger) / "p.csv")])
+    assert "was deleted when feedback in it was erased" in exported.output
+    assert (
+        report.data["sizes"] == run.steps["prepare_datasets"].outputs["data_report"][0].load().data["sizes"]
+    )
+    assert _records(prepare(50, "erased")) == {f"erased-{n:03d}" for n in range(50)} - {record}
+    shutil.rmtree(ledger)  # what was emptied is not taken from the cache where the feedback is as it was
+    assert record in _records(prepare(50, "erased"))
 
 
 def test_a_record_that_never_was_there_is_one_sentence_without_a_trace(prepare: Prepare, ledger: str) -> None:

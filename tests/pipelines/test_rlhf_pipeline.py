@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
+import yaml
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from ops import environment, launch
+from ops.model_cards import CARD, read_card
 from ops.registries import DIGEST_TAG, policy_registry
 from ops.stage import MLFLOW_RUN_ID
+from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.models.directory import ModelDirectory, open_directory
 from rlhf.report import Report
 from tests.pipelines.conftest import TINY, finished
@@ -25,11 +27,13 @@ STEPS = {
     "train_sft",
     "train_proxy_reward_model",
     "train_selection_reward_model",
+    "train_judge_reward_model",
     "train_policy",
     "resolve_champion",
     "evaluate_policy",
     "promote_policy",
 }
+ROLES = ("proxy", "selection", "judge")
 NEVER_CACHED = {"ingest_feedback", "resolve_champion", "promote_policy"}
 
 
@@ -60,21 +64,24 @@ def test_the_first_policy_becomes_the_champion_in_both_registries(first_run: Pip
     assert zenml.get_artifact("policy").content_hash == policy.digest
 
 
-def test_a_version_number_that_returns_after_a_reset_of_mlflow_is_not_taken_for_the_old_version(
-    first_run: PipelineRunResponse,
+def test_the_proxy_is_registered_with_the_policy_and_the_card_lies_beside_both(
+    first_run: PipelineRunResponse, mlflow: MlflowClient
 ) -> None:
     registry = policy_registry()
     champion = registry.champion()
     assert champion is not None
-    old = Client().get_model_version("policy", f"v{champion.version}")
-    again = ModelVersion("policy", champion.version, 0, tags=[ModelVersionTag(DIGEST_TAG, "f" * 64)])
-    new = registry.zenml_version(again)
-    try:
-        assert new.id != old.id
-        assert new.name == f"v{champion.version}-{'f' * 12}"
-        assert registry.zenml_version(again).id == new.id
-    finally:
-        Client().delete_model_version(new.id)
+    proxy = first_run.steps["train_proxy_reward_model"].outputs["reward_model"][0]
+    found = mlflow.get_model_version_by_alias("reward-model", "champion")
+    assert champion.reward_model("proxy") == str(found.version)
+    assert found.tags[DIGEST_TAG] == proxy.content_hash
+    assert Client().get_model_version("reward-model", "production").name == f"v{found.version}"
+    card = read_card(champion.path)
+    assert card is not None
+    assert (Path(proxy.uri) / CARD).exists()
+    for part in ("| support_desk | Apache-2.0 |", "Krippendorff", "## Settings", "Among the worst answers"):
+        assert part in card, card
+    assert mlflow.get_model_version("policy", champion.version).description[:200] == card[:200]
+    assert open_directory(Path(champion.path), verify=True).digest == champion.digest
 
 
 def test_the_registered_version_is_the_artifact_itself(
@@ -117,6 +124,18 @@ def test_one_mlflow_run_holds_the_curves_of_every_trainer(
     )
 
 
+def test_suites_of_the_evaluation_are_figures_in_the_report_and_in_mlflow(
+    first_run: PipelineRunResponse, mlflow: MlflowClient
+) -> None:
+    figures = mlflow.get_run(_mlflow_run_id(first_run)).data.metrics
+    assert 0 <= figures["eval/toxicity/toxic_share/policy"] <= 1
+    assert figures["eval/toxicity/items"] == 12
+    report = _output(first_run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    assert report.data["metrics"]["eval/toxicity/score/sft"] == figures["eval/toxicity/score/sft"]
+    assert "Toxicity" in report.html
+
+
 def test_every_artifact_has_a_visualization_and_a_content_hash(first_run: PipelineRunResponse) -> None:
     for step in first_run.steps.values():
         for name, [artifact] in step.outputs.items():
@@ -131,6 +150,34 @@ def test_the_evaluation_report_loads_nothing_from_outside(first_run: PipelineRun
     assert "<svg" in report.html
     assert "src=" not in report.html.replace('xlink:href="#', "")
     assert "<script" not in report.html
+
+
+def test_the_judge_scores_answers_and_checkpoints_that_training_never_showed_it(
+    first_run: PipelineRunResponse,
+) -> None:
+    report = _output(first_run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    rewards = {"proxy", "selection", "judge", "gold"}
+    assert report.data["rewards"].keys() == report.data["by_prompt"]["scores"].keys() == rewards
+    assert all(point["rewards"].keys() == rewards for point in report.data["frontier"])
+    assert sum(point["chosen"] for point in report.data["frontier"]) == 1
+    assert "judge" not in _output(first_run, "train_policy", "frontier").column_names  # type: ignore[attr-defined]
+    models = [_output(first_run, f"train_{role}_reward_model", "reward_model") for role in ROLES]
+    assert [model.training["fold"] for model in models] == [0, 1, 2]  # type: ignore[attr-defined]
+    assert len({model.training["seed"] for model in models}) == 3  # type: ignore[attr-defined]
+
+
+def test_every_figure_of_a_run_has_a_name_that_a_config_can_be_checked_against(
+    first_run: PipelineRunResponse,
+) -> None:
+    report = _output(first_run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    metrics = report.data["metrics"]
+    config = yaml.safe_load(TINY.read_text())["parameters"]
+    settings = EvaluationSettings.model_validate(config["evaluation"])
+    assert set(metrics) <= settings.figure_names()
+    assert {f"eval/rm/{role}/accuracy" for role in ROLES} <= set(metrics)
+    assert metrics["eval/perplexity/sft"] > 1
 
 
 def test_no_artifact_is_a_pickle(first_run: PipelineRunResponse) -> None:

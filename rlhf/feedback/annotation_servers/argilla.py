@@ -104,14 +104,14 @@ class ArgillaReader(ServerReader):
         if known is not None and known.get("state") == state:
             # Bulk edits by an owner leave no trace in it: that is what the full scans are for.
             logger.info("source %s has not changed", self.name)
-            self.watermark = self._marked(known, state=state)
+            self.watermark = self._marked(state=state)
             return
         self._disturbed = False
         for record in self._scanned():
             answered = tuple(answers_of(record, self._questions, self._annotators))
             yield AnsweredRecord(str(record["external_id"] or record["id"]), record["fields"], answered)
         self.complete = True
-        self.watermark = self._marked(None, state=None if self._disturbed else state)
+        self.watermark = self._marked(state=None if self._disturbed else state)
 
     def _state(self) -> dict[str, Any]:
         """What moves when annotators work or records come and go: taken before a scan, so that whatever

@@ -1,6 +1,7 @@
 """Requests to an annotation server that either succeed or end in one sentence: what passes is waited out,
 what does not is explained, and no answer but a success is ever taken for data."""
 
+import json
 import logging
 import os
 import random
@@ -46,8 +47,8 @@ class Connection:
         self._patience, self._renew = patience, renew
 
     def get(self, path: str, *, doing: str, **params: Any) -> Any:
-        """The parsed JSON of a GET; see :meth:`send`."""
-        return self.send("GET", path, doing=doing, params=params).json()
+        """The parsed JSON of a GET; see :meth:`send`. An answer that was cut short is asked for again."""
+        return self._patiently("GET", path, doing, lambda answer: answer.json(), params=params)
 
     def send(self, method: str, path: str, *, doing: str, **options: Any) -> httpx.Response:
         """A successful answer. Lost connections, overload and faults of the server are tried again, with
@@ -59,17 +60,24 @@ class Connection:
         Raises:
             DataError: the server stays away, refuses the key, or has nothing under that path.
         """
+        response: httpx.Response = self._patiently(method, path, doing, lambda answer: answer, **options)
+        return response
+
+    def _patiently(
+        self, method: str, path: str, doing: str, read: Callable[[httpx.Response], Any], **options: Any
+    ) -> Any:
         deadline = time.monotonic() + self._patience
         pause = _FIRST_PAUSE_SECONDS
         renewed = False
         while True:
             try:
                 response = self._client.request(method, path, **options)
-            except httpx.TransportError as error:
+                if response.is_success and _is_json(response):
+                    return read(response)
+            # Besides lost connections: bytes that cannot be unpacked, and JSON that ends early.
+            except (httpx.TransportError, httpx.DecodingError, json.JSONDecodeError) as error:
                 trouble = str(error) or type(error).__name__
             else:
-                if response.is_success and _is_json(response):
-                    return response
                 if response.status_code == httpx.codes.UNAUTHORIZED and self._renew and not renewed:
                     self._client.headers.update(self._renew())
                     renewed = True

@@ -103,7 +103,7 @@ class LabelStudioReader(ServerReader):
             answered = tuple(answers_of(task, self._annotators, self._schema))
             yield AnsweredRecord(str(task["id"]), task["data"], answered)
         self.complete = known is None
-        self.watermark = self._marked(known, updated_at=newest, counts=counts)
+        self.watermark = self._marked(updated_at=newest, counts=counts)
 
     def _since(self, newest: str) -> str:
         if not newest:

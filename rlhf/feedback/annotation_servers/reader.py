@@ -78,8 +78,6 @@ class ServerReader(ABC):
         self.complete, self.watermark = False, None
         self.whole_records.clear()
         known = watermark if watermark and watermark.get("mapping") == self._mapping_digest() else None
-        if known is not None and known.get("partial_reads", 0) + 1 >= self._common.full_scan_every:
-            known = None
         for number, record in enumerate(self._records(known), 1):
             self.whole_records.add(record.id)
             yield from self._outcomes(number, record)
@@ -114,6 +112,5 @@ class ServerReader(ABC):
         assert self._plan is not None
         return sha256_of([self._plan.in_words, repr(self._plan), self._common.annotators])
 
-    def _marked(self, known: Watermark | None, **position: Any) -> Watermark:
-        partial = 0 if known is None else int(known.get("partial_reads", 0)) + 1
-        return {"mapping": self._mapping_digest(), "partial_reads": partial, **position}
+    def _marked(self, **position: Any) -> Watermark:
+        return {"mapping": self._mapping_digest(), **position}

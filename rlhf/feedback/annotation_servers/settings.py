@@ -61,14 +61,13 @@ class _ServerSource(Settings):
     """Name of the environment variable that holds the key; the key itself is never in a config."""
     name: str | None = Field(default=None, min_length=1)
     """Name of the source in rows and reports."""
+    license: str | None = Field(default=None, min_length=1)
+    """Licence of the data, such as `CC-BY-4.0`, for the model card."""
     annotators: Literal["name", "id"] = "name"
     """Whether annotators appear by user name or by the server's id of them, as a pseudonym. Names need a key
     that may list users."""
     mapping: MappingSettings = MappingSettings()
     """What fields and questions mean."""
-    full_scan_every: PositiveInt = 10
-    """Every n-th read is a full one, whatever the server says has changed: some changes leave no trace
-    there."""
     patience_seconds: PositiveFloat = 60.0
     """How long a request is tried again while the server is away or overloaded, in seconds."""
     timeout_seconds: PositiveFloat = 60.0

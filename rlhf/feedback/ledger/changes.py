@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlhf.feedback.ledger.keys import IDENTITY
 from rlhf.feedback.ledger.spool import sorted_by, starts
 
 _ID = ("id0", "id1")
@@ -41,7 +42,14 @@ def latest(stored: np.ndarray) -> np.ndarray:
     return ordered[last & (ordered["put"] == 1)]
 
 
-def compare(incoming: np.ndarray, live: np.ndarray, *, complete: bool, one_each: bool) -> Changes:
+def compare(
+    incoming: np.ndarray,
+    live: np.ndarray,
+    *,
+    complete: bool,
+    one_each: bool,
+    reread: np.ndarray | None = None,
+) -> Changes:
     """Compare a reading with what the ledger has.
 
     Args:
@@ -49,6 +57,8 @@ def compare(incoming: np.ndarray, live: np.ndarray, *, complete: bool, one_each:
         live: keys of ``STORED`` from :func:`latest`.
         complete: whether what is missing in the reading is gone, not only unread.
         one_each: whether the source has one row for an identity, so that of several the last read counts.
+        reread: of a reading that is not complete, the identities (fields ``id0`` and ``id1``) in records that
+            it gave whole: those of them that are missing are gone.
     """
     read = incoming["row"]
     if one_each:
@@ -77,8 +87,10 @@ def compare(incoming: np.ndarray, live: np.ndarray, *, complete: bool, one_each:
     gone = left_live[~superseded]
     state = incoming[list(_CONTENT)]
     if not complete:
-        state = np.concatenate([state, live[gone][list(_CONTENT)]])
-        gone = gone[:0]
+        given = np.zeros(0, IDENTITY) if reread is None else reread
+        unread = ~np.isin(live[gone][list(_ID)], given)
+        state = np.concatenate([state, live[gone[unread]][list(_CONTENT)]])
+        gone = gone[~unread]
     return Changes(
         rows=incoming["row"][left_in],
         positions=positions,

@@ -11,7 +11,7 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from deltalake import DeltaTable
 from rlhf.errors import DataError, LedgerError
 from rlhf.feedback.ledger.batches import RowsOfCommit, stored_keys
 from rlhf.feedback.ledger.changes import Changes, compare, latest
-from rlhf.feedback.ledger.feeds import Feed, Watermark, open_feeds
+from rlhf.feedback.ledger.checks import partial_readings, remember
+from rlhf.feedback.ledger.feeds import Feed, Watermark, WholeRecordSource, open_feeds
 from rlhf.feedback.ledger.keys import update_digest
 from rlhf.feedback.ledger.maintenance import compact
 from rlhf.feedback.ledger.reference import LedgerRef
@@ -34,6 +35,7 @@ from rlhf.feedback.ledger.table import (
     append,
     canonical_url,
     head_of,
+    identities_of,
     open_or_create,
     scan,
 )
@@ -76,6 +78,8 @@ class _Reading:
 
     spool: Spool
     complete: bool = True
+    whole_records: Collection[str] = ()
+    """Of a reading that is not complete, the records of which all rows were read."""
     watermark: Watermark | None = None
     tally: Tally = field(default_factory=Tally)
     quarantined: list[Quarantined] = field(default_factory=list)
@@ -120,7 +124,8 @@ def ingest_source(feed: Feed, settings: FeedbackSettings, url: str) -> SourceCha
     """Bring the ledger up to one source."""
     url = canonical_url(url)
     for _ in range(_ATTEMPTS):
-        head = head_of(open_or_create(url))
+        table = open_or_create(url)
+        head = head_of(table)
         entry = head.sources.get(feed.key)
         watermark = feed.watermark(entry["watermark"] if entry else None)
         if entry is not None and watermark is not None and watermark == entry["watermark"]:
@@ -131,9 +136,13 @@ def ingest_source(feed: Feed, settings: FeedbackSettings, url: str) -> SourceCha
             Spool(Path(folder)) as spool,
         ):
             reading = _Reading(spool, watermark=watermark)
-            _read(feed, reading, head, settings)
+            partial = partial_readings(table, feed.key) if feed.incremental is not None else 0
+            due = partial + 1 >= settings.ledger.full_scan_every
+            _read(feed, reading, head, settings, whole=due)
             change = _commit(feed, reading, head, url, Path(folder))
         if change is not None:
+            if feed.incremental is not None:
+                remember(table, feed.key, 0 if reading.complete else partial + 1)
             logger.info(
                 "%s: %d new, %d edited, %d retracted, %d unchanged, %d refused",
                 *(feed.name, change.new, change.edited, change.retracted, change.unchanged),
@@ -154,14 +163,16 @@ def _unchanged(feed: Feed, entry: Mapping[str, Any]) -> SourceChange:
     )
 
 
-def _read(feed: Feed, reading: _Reading, head: Head, settings: FeedbackSettings) -> None:
+def _read(feed: Feed, reading: _Reading, head: Head, settings: FeedbackSettings, *, whole: bool) -> None:
     tally = reading.tally
+    entry = head.sources.get(feed.key)
     forgotten = _Forgotten(head.rules)
-    for outcome in _outcomes(feed, reading, head, settings):
+    for outcome in _outcomes(feed, reading, entry, whole=whole):
         if isinstance(outcome, Quarantined):
             tally.reasons[outcome.reason] += 1
             if len(reading.quarantined) < _KEPT_QUARANTINED:
-                reading.quarantined.append(outcome)
+                # It may be of what was forgotten: nobody can tell whose an unreadable record is.
+                reading.quarantined.append(replace(outcome, excerpt="") if forgotten else outcome)
         elif forgotten and outcome in forgotten:
             reading.kept_out += 1
         else:
@@ -169,20 +180,36 @@ def _read(feed: Feed, reading: _Reading, head: Head, settings: FeedbackSettings)
             reading.spool.add(outcome)
     reading.spool.finish()
     tally.layout = feed.reader.layout
-    tally.refuse_if_mostly_bad(feed.name, settings.max_quarantined_share)
+    # One bad record among the few that changed says nothing about the source.
+    known = 0 if reading.complete or entry is None else int(entry["live"])
+    tally.refuse_if_mostly_bad(feed.name, settings.max_quarantined_share, known)
 
 
-def _outcomes(feed: Feed, reading: _Reading, head: Head, settings: FeedbackSettings) -> Iterator[Outcome]:
+def _outcomes(
+    feed: Feed, reading: _Reading, entry: Mapping[str, Any] | None, *, whole: bool
+) -> Iterator[Outcome]:
     source = feed.incremental
     if source is None:
         yield from feed.reader.read()
         return
-    entry = head.sources.get(feed.key)
-    full = entry is None or entry["ingests"] % settings.ledger.full_scan_every == 0
-    since = None if full or entry is None else entry["watermark"]
+    known = entry["watermark"] if entry is not None else None
+    # A reader that was mended since reads everything again.
+    same_reader = known is not None and known.get("options") == feed.options_digest
+    since = known["position"] if known is not None and same_reader and not whole else None
     for number, outcome in enumerate(source.read_since(since), 1):
-        yield outcome if isinstance(outcome, Quarantined) else checked(outcome, number)
-    reading.watermark, reading.complete = source.watermark, source.complete
+        if isinstance(outcome, Quarantined):
+            yield outcome
+        elif isinstance(outcome, AnnotationRow):
+            yield checked(outcome, number)
+        else:
+            raise DataError(
+                f"Source '{feed.name}' gave {type(outcome).__name__} at position {number}; its read_since() "
+                "must yield AnnotationRow."
+            )
+    reading.watermark = {"options": feed.options_digest, "position": source.watermark}
+    reading.complete = source.complete
+    if isinstance(source, WholeRecordSource) and not source.complete:
+        reading.whole_records = source.whole_records
 
 
 class _Forgotten:
@@ -211,8 +238,9 @@ def _commit(feed: Feed, reading: _Reading, seen: Head, url: str, folder: Path) -
         entry = head.sources.get(feed.key)
         if entry != seen.sources.get(feed.key) or head.rules != seen.rules:
             return None
+        reread = identities_of(table, feed.key, reading.whole_records)
         with _stored_keys(table, feed.key, folder / f"stored-{attempt}") as stored:
-            delta = _difference(reading, stored, one_each=feed.incremental is not None)
+            delta = _difference(reading, stored, reread, one_each=feed.incremental is not None)
         tally = _without_repeated(reading, delta.repeated)
         change = SourceChange(
             feed.name,
@@ -227,9 +255,14 @@ def _commit(feed: Feed, reading: _Reading, seen: Head, url: str, folder: Path) -
             tally.as_data(),
             tuple(reading.quarantined),
         )
-        same = entry is not None and reading.watermark in (None, entry["watermark"])
-        if same and not delta.puts and not len(delta.tombstones):
-            return SourceChange(**{**vars(change), "committed": False})
+        if (
+            entry is not None
+            and reading.watermark in (None, entry["watermark"])
+            and not delta.puts
+            and not len(delta.tombstones)
+        ):
+            said = change.tally if reading.complete else entry["tally"]
+            return replace(change, committed=False, tally=said)
         batch = uuid.uuid4().hex
         metadata = {
             "action": "ingest",
@@ -308,7 +341,7 @@ class _Delta:
         return self.new + self.edited
 
 
-def _difference(reading: _Reading, stored: KeyParts, *, one_each: bool) -> _Delta:
+def _difference(reading: _Reading, stored: KeyParts, reread: np.ndarray, *, one_each: bool) -> _Delta:
     parts: list[Changes] = []
     # One byte and one word a row: everything else is done part by part.
     put = np.zeros(reading.spool.rows, bool)
@@ -321,6 +354,7 @@ def _difference(reading: _Reading, stored: KeyParts, *, one_each: bool) -> _Delt
             latest(stored.read(part)),
             complete=reading.complete,
             one_each=one_each,
+            reread=reread,
         )
         # The parts are in the order of identities, so this is the digest of all rows in that order.
         update_digest(digest, changes.state)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,9 @@ from deltalake import DeltaTable
 
 from rlhf.errors import LedgerError
 from rlhf.feedback.ledger.batches import RowsOfCommit
-from rlhf.feedback.ledger.files import files_of, holds, rewritten
+from rlhf.feedback.ledger.files import discard, files_of, holds, rewritten
 from rlhf.feedback.ledger.history import Kind, Version, lifetimes, versions
+from rlhf.feedback.ledger.settings import is_remote
 from rlhf.feedback.ledger.state import digest_of, live_keys
 from rlhf.feedback.ledger.table import (
     LEDGER_SCHEMA,
@@ -66,8 +68,10 @@ def forget(url: str, kind: Kind, name: str, by: str) -> Forgotten:
 def erase(url: str, kind: Kind, name: str, by: str) -> Forgotten:
     """Forget, and remove every version's content from the table's files and history.
 
-    No ingest may run meanwhile: files that are not part of the table yet are removed as well. When it breaks
-    off, the name is forgotten already and a second call finishes.
+    Files of earlier versions, and of ingests that broke off, are deleted if they hold a row of the name or
+    cannot be read. An ingest at the same time loses nothing: what it read before the name was forgotten is
+    refused by the table, and read again. When an erasure breaks off, the name is forgotten already and a
+    second call finishes.
 
     Raises:
         LedgerError: there is no ledger, nothing of that name was ever in it, or the table is written to
@@ -75,9 +79,9 @@ def erase(url: str, kind: Kind, name: str, by: str) -> Forgotten:
     """
     url = canonical_url(url)
     forgotten = _forget(url, kind, name, by, erased=True)
-    _delete(url, kind, name)
-    # Also the files of earlier versions, from which the table's own time travel would bring it back.
-    open_table(url).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
+    rows = ds.field("record_id" if kind == "record" else "annotator") == name
+    _delete(url, rows)
+    _delete_leftovers(url, rows)
     return forgotten
 
 
@@ -131,15 +135,33 @@ def _end(table: DeltaTable, head: Head, rule: Rule, live: Sequence[Version]) -> 
     return append(table, batches, metadata)
 
 
-def _delete(url: str, kind: Kind, name: str) -> None:
-    """Write all files that have rows of the name anew without them."""
-    column = ds.field("record_id" if kind == "record" else "annotator")
+def _delete(url: str, rows: ds.Expression) -> None:
+    """Write all files that have such rows anew without them."""
     for attempt in range(_ATTEMPTS):
         table = open_table(url)
-        files = [file for file in files_of(table) if holds(table, file, column == name)]
+        files = [file for file in files_of(table) if holds(table, file.path, rows)]
         # A comparison with a tombstone's null is null, and would drop the tombstone.
-        keep = column.is_null() | (column != name)
+        keep = rows.is_null() | ~rows
         if not files or commit_files(table, rewritten(table, files, keep, LEDGER_SCHEMA)):
             return
         time.sleep(random.uniform(0, _PAUSE_SECONDS * 2 ** min(attempt, 6)))
     raise LedgerError(f"The ledger at {url} is written to without pause; erase again later.")
+
+
+def _delete_leftovers(url: str, rows: ds.Expression) -> None:
+    """Delete the files outside the table's present version that have such rows: those of earlier versions,
+    from which the table's own time travel would bring them back, and those of ingests that broke off."""
+    table = open_table(url)
+    outside = table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=True, full=True)
+    discard(table, [path for path in outside if _may_hold(table, path, rows)])
+    if not is_remote(url):
+        # What a killed process had not finished; the store does not list these.
+        for unfinished in Path(url).glob("source_key=*/*.parquet#*"):
+            unfinished.unlink(missing_ok=True)
+
+
+def _may_hold(table: DeltaTable, path: str, rows: ds.Expression) -> bool:
+    try:
+        return holds(table, path, rows)
+    except (OSError, pa.ArrowInvalid):  # gone meanwhile, or not a whole file
+        return True

@@ -3,7 +3,7 @@ reading may skip."""
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,8 @@ class IncrementalSource(Protocol):
     """
 
     watermark: Watermark | None
-    """Once ``read_since`` is exhausted: where the next reading begins."""
+    """Once ``read_since`` is exhausted: where the next reading begins. It stays the same as long as nothing
+    changes, so that nothing is written."""
     complete: bool
     """Once ``read_since`` is exhausted: whether it gave every row that the source holds, so that those which
     the ledger has besides were deleted there."""
@@ -40,6 +41,15 @@ class IncrementalSource(Protocol):
         """Rows that came or changed since, or all with ``None``. An error is raised rather than a part of
         them taken for the whole; the ledger then keeps what it had."""
         ...
+
+
+@runtime_checkable
+class WholeRecordSource(IncrementalSource, Protocol):
+    """One that gives all rows of every record that changed."""
+
+    whole_records: Collection[str]
+    """Once ``read_since`` is exhausted: the ids of these records. What the ledger has of them besides is
+    gone, such as the judgement of an annotator who has discarded it since."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ def _identity(source: Source) -> Any:
     own = getattr(source, "identity", None)
     if own is not None:
         return own
-    identity = source.model_dump(mode="json", exclude={"name"})
+    identity = source.model_dump(mode="json", exclude={"name", "license"})
     if isinstance(source, FileSource):
         identity["path"] = source.location.resolve().as_posix()
     return identity

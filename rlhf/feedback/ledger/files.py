@@ -5,6 +5,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -40,9 +41,34 @@ def files_of(table: DeltaTable) -> list[StoredFile]:
     return sorted((StoredFile(*file) for file in files), key=lambda file: file.first_sequence)
 
 
-def holds(table: DeltaTable, file: StoredFile, rows: ds.Expression) -> bool:
+def holds(table: DeltaTable, path: str, rows: ds.Expression) -> bool:
     """Whether any of a file's rows is one of ``rows``."""
-    return _dataset(table, file).count_rows(filter=rows) > 0
+    return _dataset(table, path).count_rows(filter=rows) > 0
+
+
+def discard(table: DeltaTable, paths: Iterable[str]) -> None:
+    """Delete files that are no part of the table; those that are gone already are passed over."""
+    store = _store(table)
+    for path in paths:
+        with suppress(FileNotFoundError):
+            store.delete_file(path)
+
+
+def read_beside(table: DeltaTable, path: str) -> str | None:
+    """A text in the table's folder that is no part of the table; None if there is none."""
+    try:
+        with _store(table).open_input_file(path) as stream:
+            return bytes(stream.read()).decode()
+    except FileNotFoundError:
+        return None
+
+
+def write_beside(table: DeltaTable, path: str, text: str) -> None:
+    """Keep a text in the table's folder."""
+    content = text.encode()
+    # Without a buffer Arrow hands its own type to the store, which takes bytes only.
+    with _store(table).open_output_stream(path, buffer_size=len(content) + 1) as stream:
+        stream.write(content)
 
 
 def rewritten(
@@ -59,7 +85,7 @@ def rewritten(
 
     def batches() -> Iterator[pa.RecordBatch]:
         for file in files:
-            for batch in _dataset(table, file).to_batches(filter=keep):
+            for batch in _dataset(table, file.path).to_batches(filter=keep):
                 key = pa.repeat(pa.scalar(file.source_key), len(batch))
                 filled = batch.append_column("source_key", key)
                 yield pa.RecordBatch.from_arrays([filled[name] for name in schema.names], schema=schema)
@@ -73,8 +99,8 @@ def rewritten(
     return [*added, *removed]
 
 
-def _dataset(table: DeltaTable, file: StoredFile) -> ds.Dataset:
-    return ds.dataset(file.path, filesystem=_store(table), format="parquet", partitioning=None)
+def _dataset(table: DeltaTable, path: str) -> ds.Dataset:
+    return ds.dataset(path, filesystem=_store(table), format="parquet", partitioning=None)
 
 
 def _store(table: DeltaTable) -> fs.FileSystem:

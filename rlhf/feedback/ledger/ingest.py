@@ -7,7 +7,7 @@ from rlhf.errors import ConfigError
 from rlhf.feedback.ledger.commit import SourceChange, ingest_all
 from rlhf.feedback.ledger.feeds import source_key
 from rlhf.feedback.ledger.reference import LedgerRef
-from rlhf.feedback.ledger.state import live_counts, reference_at
+from rlhf.feedback.ledger.state import reference_at
 from rlhf.feedback.settings import FeedbackSettings
 from rlhf.feedback.tally import report_what_came_in, report_what_was_refused
 from rlhf.report import Report, ReportBuilder
@@ -37,19 +37,20 @@ def ingest_into_ledger(settings: FeedbackSettings) -> LedgerIngest:
             "feedback.ledger.url is not set; name the folder or object-store URL of the ledger."
         )
     if settings.ledger.sequence is not None:
-        return _pinned(settings, settings.ledger.url, settings.ledger.sequence)
+        keys = tuple(source_key(source) for source in settings.sources)
+        return stay_at(reference_at(settings.ledger.url, keys, settings.ledger.sequence))
     reference, changes = ingest_all(settings, settings.ledger.url)
     return LedgerIngest(reference, ingest_report(reference, changes), tuple(changes))
 
 
-def _pinned(settings: FeedbackSettings, url: str, sequence: int) -> LedgerIngest:
-    reference = reference_at(url, tuple(source_key(source) for source in settings.sources), sequence)
-    report = ReportBuilder("Feedback", subtitle=f"Pinned to sequence {sequence:,} of {reference.url}.")
-    counts = live_counts(reference)
-    report.table(["source", "rows that count"], list(counts.items()))
-    report.data |= {"rows": sum(counts.values()), "sequence": sequence}
-    report.data["summary"] = (
-        f"The {report.data['rows']:,} annotations of sequence {sequence:,}; no source was read."
+def stay_at(reference: LedgerRef) -> LedgerIngest:
+    """A state that the ledger has had, with a report that says so; no source is read."""
+    report = ReportBuilder("Feedback ingest", subtitle=f"Pinned at sequence {reference.sequence:,}.")
+    report.data["sequence"] = reference.sequence
+    report.data["summary"] = f"Nothing was read: this run works with sequence {reference.sequence:,}."
+    report.note(
+        "This run goes on with an interrupted one, or is pinned by feedback.ledger.sequence, and works with "
+        "the feedback of that time; what came in since then is for another run."
     )
     return LedgerIngest(reference, report.build(), ())
 

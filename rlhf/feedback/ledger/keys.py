@@ -13,6 +13,8 @@ import pyarrow as pa
 from rlhf.feedback.rows import AnnotationRow
 
 IDENTITY_BYTES = 16
+IDENTITY = np.dtype([("id0", "u8"), ("id1", "u8")])
+"""The words of an identity in arrays of keys."""
 WORDS = ("id0", "id1", "h0", "h1")
 """Fields of the words of identity and content in arrays of keys."""
 

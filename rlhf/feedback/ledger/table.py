@@ -6,12 +6,14 @@ has come, what was last read of each source, and who must stay out: no second fi
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable
@@ -19,7 +21,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from rlhf.errors import LedgerError
-from rlhf.feedback.ledger.files import write_files
+from rlhf.feedback.ledger.files import discard, files_of, write_files
+from rlhf.feedback.ledger.keys import IDENTITY, identity_column
 from rlhf.feedback.ledger.settings import is_remote
 from rlhf.feedback.rows import ROW_SCHEMA
 
@@ -88,7 +91,7 @@ class Head:
     version: int
     last_sequence: int
     sources: Mapping[str, Mapping[str, Any]]
-    """The last word on each source key; ``sequence`` and ``ingests`` are added to what the commit says."""
+    """The last word on each source key; ``sequence`` is added to what the commit says."""
     rules: tuple[Rule, ...]
 
 
@@ -159,6 +162,19 @@ def scan(table: DeltaTable, source_keys: Sequence[str], upto: int | None = None)
     )
 
 
+def identities_of(table: DeltaTable, source_key: str, records: Collection[str]) -> np.ndarray:
+    """Identities (fields ``id0`` and ``id1``) of all rows that a source ever had of some records."""
+    if not records:
+        return np.zeros(0, IDENTITY)
+    chosen = (ds.field("source_key") == source_key) & ds.field("record_id").isin(list(records))
+    found = table.to_pyarrow_dataset().scanner(columns=["identity"], filter=chosen)
+    words = [identity_column(batch["identity"]) for batch in found.to_batches() if len(batch)]
+    both = np.unique(np.concatenate([np.zeros((0, 2), np.uint64), *words]), axis=0)
+    identities = np.zeros(len(both), IDENTITY)
+    identities["id0"], identities["id1"] = both[:, 0], both[:, 1]
+    return identities
+
+
 def _within(source_keys: Sequence[str], upto: int | None) -> ds.Expression:
     chosen = ds.field("source_key").isin(list(source_keys))
     return chosen if upto is None else chosen & (ds.field("ledger_seq") <= upto)
@@ -196,9 +212,7 @@ def head_of(table: DeltaTable) -> Head:
     for commit in reversed(said):
         rules += commit.rules
         for key, entry in commit.sources.items():
-            ingests = sources.get(key, {}).get("ingests", 0) + (commit.action == "ingest")
-            sources[key] = {**sources.get(key, {}), **entry}
-            sources[key] |= {"sequence": commit.last_sequence, "ingests": ingests}
+            sources[key] = {**sources.get(key, {}), **entry, "sequence": commit.last_sequence}
     return Head(table.version(), said[0].last_sequence if said else 0, sources, tuple(rules))
 
 
@@ -208,8 +222,13 @@ def append(table: DeltaTable, batches: Iterable[pa.RecordBatch], metadata: Mappi
 
     Returns:
         False if another transaction came first; then nothing of this one counts.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
     """
-    return commit_files(table, write_files(table, batches), metadata)
+    with writing(table):
+        added = write_files(table, batches)
+    return commit_files(table, added, metadata)
 
 
 def commit_files(
@@ -219,7 +238,10 @@ def commit_files(
     at.
 
     Returns:
-        False if another transaction came first.
+        False if another transaction came first; the files to add are deleted then.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
     """
     said = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
     properties = CommitProperties(
@@ -227,16 +249,38 @@ def commit_files(
         # Appends never contradict each other for Delta, but ours count on from the last sequence number.
         max_commit_retries=0,
     )
-    version = table.version()
-    try:
-        table.create_write_transaction(
-            list(actions), "append", table.schema(), PARTITION, commit_properties=properties
-        )
-    except CommitFailedError:
-        if DeltaTable(table.table_uri).version() == version:
-            raise
-        return False
+    with writing(table):
+        try:
+            table.create_write_transaction(
+                list(actions), "append", table.schema(), PARTITION, commit_properties=properties
+            )
+        except CommitFailedError:
+            now = DeltaTable(table.table_uri)
+            if now.version() == table.version():
+                raise
+            ours = {action.path for action in actions if isinstance(action, AddAction)}
+            # The answer to a commit may get lost, and the store then refuses it the second time.
+            if ours & {file.path for file in files_of(now)}:
+                return True
+            discard(now, ours)
+            return False
     return True
+
+
+@contextmanager
+def writing(table: DeltaTable) -> Iterator[None]:
+    """Turn what a store raises while it is written to into one sentence.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        raise LedgerError(
+            f"The feedback ledger at {table.table_uri} cannot be written ({_first_line(error)}); the "
+            "transaction was not recorded. See that the place has room and can be written to, and run again."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -22,7 +22,8 @@ from rlhf.errors import ConfigError, DataError, TrainingError
 from rlhf.models.chat import Prompt, encode_completion, encode_prompt
 from rlhf.models.loading import load_policy
 from rlhf.models.reward_protocol import Reward
-from rlhf.tracking import MetricSink, NullSink
+from rlhf.tracking import MetricSink, NullSink, recorded_curves, restore_curves
+from rlhf.training.interruption import end_if_stop_requested, stop_requested
 from rlhf.training.policy_evaluation import evaluate
 from rlhf.training.policy_result import (
     PolicyEvaluation,
@@ -236,8 +237,10 @@ class PPOTrainer:
             self._report(rollouts)
             if self.update % self.settings.evaluate_every == 0 or self.update == self.settings.updates:
                 self.evaluate()
-            if self.update % self.settings.checkpoint_every == 0 or self._stop_reason():
+            due = self.update % self.settings.checkpoint_every == 0 or bool(self._stop_reason())
+            if due or (stop_requested() and self._processes.count == 1):
                 self.checkpoint()
+                end_if_stop_requested(f"update {self.update}")
             self._sink.progress(self.update, self.settings.updates, self._note())
         return self._deliver(reason)
 
@@ -355,6 +358,7 @@ class PPOTrainer:
             "clipped_scores": self._clipped_scores,
             "evaluations": [e.to_json() for e in self.evaluations],
             "metrics": self._metrics,
+            "curves": recorded_curves(self._sink),
         }
         save_checkpoint(
             self._checkpoints,
@@ -379,6 +383,7 @@ class PPOTrainer:
         self._clipped_scores = found.state["clipped_scores"]
         self.evaluations = [PolicyEvaluation.from_json(e) for e in found.state["evaluations"]]
         self._metrics = found.state["metrics"]
+        restore_curves(self._sink, found.state["curves"])
         self.update = found.update
         logger.info("Resumed PPO after update %d from %s", self.update, self._checkpoints)
 

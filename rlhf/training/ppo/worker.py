@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from rlhf.models.rewards import build_reward
 from rlhf.models.settings_rewards import RewardSettings
 from rlhf.settings import Settings
-from rlhf.tracking import MetricSink
+from rlhf.tracking import MetricSink, RecordingSink
 from rlhf.training.ppo.processes import joined_processes
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
@@ -114,7 +114,7 @@ def main() -> None:
             dev_prompts=spec.dev_prompts,
             selection=None if spec.selection is None else build_reward(spec.selection, proxy=spec.proxy),
             demonstrations=spec.demonstrations,
-            sink=JSONLinesSink(spec.messages) if processes.rank == 0 else None,
+            sink=RecordingSink(JSONLinesSink(spec.messages)) if processes.rank == 0 else None,
             resume=spec.resume,
         )
         if processes.rank == 0:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +11,18 @@ import pytest
 from rlhf.errors import DataError
 from rlhf.feedback.annotation_servers.argilla import ArgillaReader
 from rlhf.feedback.annotation_servers.settings import ArgillaSource, ArgillaTarget
+from rlhf.feedback.ledger import history
+from rlhf.feedback.ledger.ingest import ingest_into_ledger
 from rlhf.feedback.push import RankingItem, push_prompts
 from rlhf.feedback.rows import AnnotationRow, Message
+from rlhf.feedback.settings import FeedbackSettings
 
 from .argilla_desk import ArgillaDesk, ranked
 from .argilla_stack import ArgillaStack
 from .proxy import FailingProxy
 
-pytestmark = pytest.mark.servers
+# A server that starts on a busy machine takes minutes.
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 
 def reader(desk: ArgillaDesk, **more: Any) -> ArgillaReader:
@@ -104,16 +109,24 @@ def test_late_edits_and_deletions_are_seen_and_an_unchanged_dataset_is_not_read(
     assert (source.complete, {row.record_id for row in left}) == (True, {"record-0", "record-1"})
 
 
-def test_every_tenth_read_is_a_full_one(argilla_stack: ArgillaStack) -> None:
-    desk = ArgillaDesk(argilla_stack.url, argilla_stack.key, "tenth", 1)
-    source = reader(desk, full_scan_every=3)
-    mark = None
-    full = []
-    for _ in range(7):
-        rows(source, mark)
-        full.append(source.complete)
-        mark = source.watermark
-    assert full == [True, False, False, True, False, False, True]
+def test_an_unchanged_dataset_writes_nothing_and_every_third_ingest_reads_it_in_full(
+    argilla_stack: ArgillaStack, tmp_path: Path
+) -> None:
+    desk = ArgillaDesk(argilla_stack.url, argilla_stack.key, "third", 2)
+    desk.answer("ann", 0, "submitted", ranking=ranked(1, 2))
+    ledger = str(tmp_path / "ledger")
+    scans = []
+    with FailingProxy(argilla_stack.url, lambda number, path: None) as proxy:
+        source = {"type": "argilla", "api_url": proxy.url, "workspace": desk.workspace, "dataset": "replies"}
+        settings = FeedbackSettings.model_validate(
+            {"sources": [source], "ledger": {"url": ledger, "full_scan_every": 3}}
+        )
+        for _ in range(7):
+            proxy.requests.clear()
+            ingest_into_ledger(settings)
+            scans.append(any("include=responses" in path for path in proxy.requests))
+    assert scans == [True, False, False, True, False, False, True]
+    assert [commit.action for commit in history.log(ledger)] == ["ingest"]
 
 
 def test_503s_and_dropped_connections_cost_no_record(argilla_stack: ArgillaStack) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,13 +10,18 @@ import pytest
 from rlhf.errors import DataError
 from rlhf.feedback.annotation_servers.label_studio import LabelStudioReader, connect
 from rlhf.feedback.annotation_servers.settings import LabelStudioSource, LabelStudioTarget
+from rlhf.feedback.ledger import history
+from rlhf.feedback.ledger.ingest import ingest_into_ledger
+from rlhf.feedback.ledger.state import read_state
 from rlhf.feedback.push import RankingItem, push_prompts
 from rlhf.feedback.rows import AnnotationRow, Message
+from rlhf.feedback.settings import FeedbackSettings
 
 from .label_studio_stack import LabelStudioStack
 from .proxy import FailingProxy
 
-pytestmark = pytest.mark.servers
+# A server that starts on a busy machine takes minutes.
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 CONFIG = """<View>
   <Text name="prompt" value="$prompt"/>
@@ -143,6 +149,32 @@ def test_only_changed_tasks_are_read_again_and_losses_cause_a_full_scan(
     desk.send("DELETE", f"/api/tasks/{desk.tasks[3]}/")
     left = rows(source, source.watermark)
     assert (source.complete, str(desk.tasks[3]) in {row.record_id for row in left}) == (True, False)
+
+
+def test_an_annotation_that_is_skipped_later_ends_at_the_next_ingest_and_nothing_new_writes_nothing(
+    label_studio_stack: LabelStudioStack, tmp_path: Path
+) -> None:
+    desk = Desk(label_studio_stack, "skipped", 3)
+    first = desk.annotate("ann", 0, LEFT)
+    desk.annotate("ben", 0, RIGHT)
+    source = {"type": "label_studio", "url": label_studio_stack.url, "project": desk.project}
+    settings = FeedbackSettings.model_validate(
+        {"sources": [source], "ledger": {"url": str(tmp_path / "ledger")}}
+    )
+
+    def judged() -> list[tuple[str, str, str]]:
+        state = read_state(ingest_into_ledger(settings).reference).to_pylist()
+        return sorted(
+            (row["annotator"].split(".")[0], row["kind"], row["status"])
+            for row in state
+            if row["record_id"] == str(desk.tasks[0])
+        )
+
+    assert judged() == [("ann", "comparison", "submitted"), ("ben", "comparison", "submitted")]
+    desk.send("PATCH", f"/api/annotations/{first}/", {"was_cancelled": True, "result": []})
+    for _ in range(3):
+        assert judged() == [("ann", "demonstration", "discarded"), ("ben", "comparison", "submitted")]
+    assert len(history.log(str(tmp_path / "ledger"))) == 2
 
 
 def test_503s_and_dropped_connections_cost_no_task(label_studio_stack: LabelStudioStack) -> None:

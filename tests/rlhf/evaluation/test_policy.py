@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlhf.errors import EvaluationError, ModelError
 from rlhf.evaluation.frontier import FrontierPoint
-from rlhf.evaluation.policy import PolicyEvaluationResult, distinct_n, evaluate_policy
+from rlhf.evaluation.policy import PolicyEvaluationResult, evaluate_policy
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.models.chat import Prompt, encode_prompt
 from rlhf.models.generation import generate
@@ -21,6 +21,7 @@ from rlhf.models.settings_generation import GenerationSettings
 
 PROMPTS: list[Prompt] = [f"q{i:02d}" for i in range(24)]
 IDS = [f"r{i}" for i in range(24)]
+DEMONSTRATIONS: list[tuple[Prompt, str]] = [(f"q{i}", f"{i}{i * 7}") for i in range(9)]
 SETTINGS = EvaluationSettings(
     generation=GenerationSettings(max_new_tokens=12), samples_shown=6, batch_size=16
 )
@@ -90,6 +91,7 @@ def result(policies: tuple[Path, Path]) -> PolicyEvaluationResult:
         {"proxy": length, "gold": brevity},
         SETTINGS,
         champion=sft,
+        demonstrations=DEMONSTRATIONS,
         frontier=frontier,
         record_ids=IDS,
     )
@@ -132,6 +134,51 @@ def test_the_kl_is_that_of_the_models_own_log_probabilities(
     assert result.metrics["eval/kl_low"] > 0
 
 
+def test_the_perplexity_is_that_of_the_models_own_loss_on_the_completions(
+    policies: tuple[Path, Path], result: PolicyEvaluationResult
+) -> None:
+    policy, tokenizer = load_policy(policies[0]), load_tokenizer(policies[0])
+    total, tokens = 0.0, 0
+    for prompt, completion in DEMONSTRATIONS:
+        start = encode_prompt(tokenizer, prompt)
+        ids = [*tokenizer(completion)["input_ids"], tokenizer.eos_token_id]
+        inputs = torch.tensor([[*start, *ids]])
+        labels = torch.tensor([[*[-100] * len(start), *ids]])
+        with torch.inference_mode():
+            total += float(policy(inputs, labels=labels).loss) * len(ids)
+        tokens += len(ids)
+    assert result.metrics["eval/perplexity/policy"] == pytest.approx(np.exp(total / tokens), rel=1e-4)
+    assert result.metrics["eval/perplexity/policy_low"] < result.metrics["eval/perplexity/policy_high"]
+    assert result.metrics["eval/perplexity/sft"] == result.metrics["eval/perplexity/champion"]
+
+
+def test_without_demonstrations_there_is_no_perplexity(policies: tuple[Path, Path]) -> None:
+    metrics = evaluate_policy(*policies, PROMPTS[:4], {"proxy": length}, SETTINGS).metrics
+    assert not [name for name in metrics if "perplexity" in name]
+
+
+def test_findings_are_held_to_holms_p_values_and_the_test_to_its_prompts(
+    result: PolicyEvaluationResult,
+) -> None:
+    m = result.metrics
+    p = {name: value for name, value in m.items() if "/p_value_vs_" in name}
+    assert len(p) == 4
+    for name, value in p.items():
+        assert value <= m[name.replace("/p_value", "/holm_p_value")] <= 1
+    # A win rate against equal lengths says nothing where the reward is the length.
+    assert "eval/proxy/length_controlled_win_rate_vs_sft" not in m
+    assert "length alone decides" in result.report.html
+    assert m["eval/proxy/detectable_win_rate_vs_sft"] > 0.5
+
+
+def test_length_shares_add_up_and_repetition_is_a_share(result: PolicyEvaluationResult) -> None:
+    lengths = result.report.data["lengths"]
+    for role in ("policy", "sft", "champion"):
+        assert sum(lengths["shares"][role]) == pytest.approx(1.0)
+        assert 0 <= result.metrics[f"eval/repetition_4/{role}"] <= 1
+    assert lengths["edges"][-1] >= max(row["policy_tokens"] for row in result.samples)
+
+
 def test_other_decoding_changes_the_answers_and_not_the_kl(
     policies: tuple[Path, Path], result: PolicyEvaluationResult
 ) -> None:
@@ -170,6 +217,30 @@ def test_sample_rows_hold_every_answer_and_add_up_to_the_figures(result: PolicyE
         assert 0 < result.metrics[f"eval/truncated_share/{role}"] < 1
         cut = [not r[f"{role}_finished"] for r in result.samples]
         assert np.mean(cut) == result.metrics[f"eval/truncated_share/{role}"]
+
+
+def test_the_report_holds_every_prompts_scores_and_lengths_in_one_order(
+    policies: tuple[Path, Path], result: PolicyEvaluationResult
+) -> None:
+    by_prompt = result.report.data["by_prompt"]
+    assert by_prompt["record_ids"] == IDS
+    for role in ("policy", "sft", "champion"):
+        for reward in ("proxy", "gold"):
+            assert by_prompt["scores"][reward][role] == [r[f"{role}_{reward}"] for r in result.samples]
+        assert by_prompt["tokens"][role] == [r[f"{role}_tokens"] for r in result.samples]
+
+
+def test_answers_to_one_prompt_are_averaged_even_where_it_stands_twice(
+    policies: tuple[Path, Path],
+) -> None:
+    settings = SETTINGS.model_copy(update={"samples_per_prompt": 2})
+    prompts, ids = ["q1", "q2", "q1"], ["a", "b", "c"]
+    found = evaluate_policy(*policies, prompts, {"proxy": length}, settings, record_ids=ids)
+    by_prompt = found.report.data["by_prompt"]
+    assert by_prompt["record_ids"] == ["a", "b"]
+    of_first = [r["policy_proxy"] for r in found.samples if r["prompt"] == "q1"]
+    assert len(of_first) == 4
+    assert by_prompt["scores"]["proxy"]["policy"][0] == pytest.approx(np.mean(of_first))
 
 
 def test_the_report_is_json_with_every_figure_and_html_without_outside_links(
@@ -238,9 +309,3 @@ def test_a_model_with_another_vocabulary_has_no_kl(policies: tuple[Path, Path], 
     other = save_tiny_llama(tmp_path / "other", 3, extra="word")
     with pytest.raises(ModelError, match="different vocabularies"):
         evaluate_policy(policies[0], other, PROMPTS, {"proxy": length}, SETTINGS)
-
-
-def test_distinct_n_counts_distinct_over_all() -> None:
-    assert distinct_n([[1, 2, 1], [1, 2]], 1) == 2 / 5
-    assert distinct_n([[1, 2, 1], [1, 2]], 2) == 2 / 3
-    assert distinct_n([[1]], 2) == 0.0

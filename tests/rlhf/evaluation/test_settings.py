@@ -18,6 +18,8 @@ def test_further_rewards_are_named_functions() -> None:
     ("rewards", "message"),
     [
         ({"proxy": "m:f"}, "name of a reward model of the pipeline"),
+        ({"judge": "m:f"}, "name of a reward model of the pipeline"),
+        ({"rm": "m:f"}, "cannot be called 'rm'"),
         ({"length": "m:f"}, "cannot be called 'length'"),
         ({"Gold Score": "m:f"}, "cannot be called 'Gold Score'"),
         ({"gold": "m.f"}, "gold"),

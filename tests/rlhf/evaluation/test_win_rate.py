@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.stats import binomtest
 
 from rlhf.errors import EvaluationError
 from rlhf.evaluation.win_rate import compare, mean_estimate, prompt_means, ratio_estimate, win_rate
@@ -42,7 +43,8 @@ def test_swapping_the_models_mirrors_the_difference() -> None:
     rng = np.random.default_rng(5)
     first, second = rng.normal(1, 1, size=60), rng.normal(size=60)
     ahead, behind = (
-        compare(*models, each(60), **JUDGE).difference for models in ((first, second), (second, first))
+        compare(*models, each(60), length_differences=np.zeros(60), **JUDGE).difference
+        for models in ((first, second), (second, first))
     )
     assert (ahead.value, ahead.low, ahead.high) == pytest.approx((-behind.value, -behind.high, -behind.low))
     assert ahead.low < ahead.value < ahead.high
@@ -50,7 +52,7 @@ def test_swapping_the_models_mirrors_the_difference() -> None:
 
 def test_identical_answers_give_win_rate_one_half_and_difference_zero() -> None:
     scores = np.random.default_rng(0).normal(size=50)
-    result = compare(scores, scores + 1e-8, each(50), **JUDGE)
+    result = compare(scores, scores + 1e-8, each(50), length_differences=np.zeros(50), **JUDGE)
     assert (result.win_rate.rate, result.win_rate.ties) == (0.5, 50)
     assert result.win_rate.low < 0.5 < result.win_rate.high
     assert result.difference.value == pytest.approx(0, abs=1e-7)
@@ -123,4 +125,25 @@ def test_a_ratio_is_that_of_the_sums_with_a_matching_interval() -> None:
 
 def test_one_prompt_has_no_interval() -> None:
     with pytest.raises(EvaluationError, match="at least two distinct prompts, not 1"):
-        compare(np.ones(3), np.zeros(3), np.zeros(3, dtype=int), **JUDGE)
+        compare(np.ones(3), np.zeros(3), np.zeros(3, dtype=int), length_differences=np.zeros(3), **JUDGE)
+
+
+def test_a_comparisons_tests_are_those_of_its_prompts() -> None:
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(0.3, 1.0, 80), rng.normal(0.0, 1.0, 80)
+    longer = rng.normal(size=80)
+    once = compare(first, second, each(80), length_differences=longer, **JUDGE)
+    tripled = compare(
+        *(np.repeat(values, 3) for values in (first, second)),
+        np.repeat(each(80), 3),
+        length_differences=np.repeat(longer, 3),
+        **JUDGE,
+    )
+    # Three copies of an answer are no more evidence than one.
+    assert (tripled.p_value, tripled.mcnemar_p_value) == (once.p_value, once.mcnemar_p_value)
+    assert tripled.power == once.power
+    assert once.length_controlled is not None
+    wins = int((first > second).sum())
+    assert once.mcnemar_p_value == pytest.approx(binomtest(wins, 80).pvalue)
+    # Without ties the sign-flip test of the win scores is the same test, but for the random draws.
+    assert once.p_value == pytest.approx(once.mcnemar_p_value, abs=0.02)

@@ -75,7 +75,14 @@ def test_settings_load_no_library_that_takes_seconds() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_sets_are_written_in_order_so_that_another_process_has_the_same_cache_key() -> None:
-    written = DatasetSettings().model_dump(mode="json")
-    assert written["good_labels"] == ["1", "1.0", "good", "positive", "true", "yes"]
-    assert DatasetSettings.model_validate(written) == DatasetSettings()
+def test_settings_are_written_alike_by_processes_whose_sets_are_ordered_differently() -> None:
+    def dumped(seed: str) -> str:
+        dump = (
+            "from rlhf.feedback.settings import DatasetSettings; print(DatasetSettings().model_dump_json())"
+        )
+        command = [sys.executable, "-c", dump]
+        return subprocess.run(
+            command, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert dumped("1") == dumped("2")

@@ -42,7 +42,9 @@ def test_views_have_the_columns_and_formats_of_trl() -> None:
             "weight": 1.0,
             "margin": 0.0,
             "agreement": 1.0,
-            "fold": fold_of([Message(role="user", content="Hi")], 2, ""),
+            "votes": 1,
+            "source": "s",
+            "fold": fold_of([Message(role="user", content="Hi")], 3, ""),
             "record_id": "r",
         }
     ]
@@ -109,7 +111,7 @@ def test_ratings_are_averaged_over_annotators_but_not_over_questions() -> None:
         ("Hi", "a", 3.5, "tone", "q"),
         ("Hi", "a", 1.0, "truth", "r"),
     ]
-    assert made.ratings["train"]["fold"][:] == [fold_of([Message(role="user", content="Hi")], 2, "")] * 3
+    assert made.ratings["train"]["fold"][:] == [fold_of([Message(role="user", content="Hi")], 3, "")] * 3
 
 
 def test_a_rated_text_has_no_prompt_and_is_compared_with_nothing() -> None:

@@ -179,3 +179,18 @@ def test_the_length_bias_of_comparisons_is_reported() -> None:
     bias = made.report.data["length_bias"]
     assert (bias["longer_chosen"], bias["pairs"]) == (pytest.approx(2 / 3), 3)
     assert "longer one is preferred in 66.7%" in made.report.html
+
+
+def test_rows_in_unwanted_languages_are_left_out_of_every_view_and_counted() -> None:
+    english = "I ordered a lamp last week and it has not arrived yet."
+    german = "Ich habe vor drei Wochen eine Lampe bestellt und warte immer noch darauf."
+    rows = [
+        row("demonstration", "On its way.", prompt=prompt, record_id=prompt) for prompt in (english, german)
+    ]
+    kept = views(*rows, languages=("en",))
+    assert [len(view["train"]) for view in (kept.demonstrations, kept.prompts)] == [1, 1]
+    assert kept.report.data["left_out"]["rows"]["language not in languages"] == 1
+    assert kept.report.data["languages"] == {"en": 1, "de": 1}
+    counted = views(*rows, language_sample=9)
+    assert len(counted.prompts["train"]) == 2
+    assert "rows in language de" in counted.report.html

@@ -144,7 +144,7 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(
     assert resumed.evaluations == straight.evaluations
     assert resumed.metrics == straight.metrics
     last = "checkpoints/update-00000004"
-    for name in ("policy.safetensors", "optimizer.safetensors"):
+    for name in ("weights.safetensors", "optimizer.safetensors"):
         assert (tmp_path / "straight" / last / name).read_bytes() == (
             tmp_path / "killed" / last / name
         ).read_bytes()
@@ -164,7 +164,7 @@ def test_an_adapter_with_dropout_resumes_bit_for_bit_and_is_delivered_merged(
         )  # fmt: skip
     resumed = run(algorithm, "killed", changes=changes, dev_prompts=[], resume=True)
     assert _equal(straight.policy_path, resumed.policy_path)
-    kept = load_file(tmp_path / "straight/checkpoints/update-00000004/policy.safetensors")
+    kept = load_file(tmp_path / "straight/checkpoints/update-00000004/weights.safetensors")
     assert all("lora_" in name for name in kept)
     before, after = load_policy(base), load_policy(straight.policy_path)
     assert torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -6,6 +7,13 @@ import pytest
 
 from rlhf.errors import ConfigError, DataError
 from rlhf.feedback.annotation_servers.connection import Connection, key_from
+
+
+class Garbled(httpx.SyncByteStream):
+    """An answer that says it is compressed and cannot be unpacked."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"no gzip at all"
 
 
 def connection(handler: Any, patience: float = 5.0) -> Connection:
@@ -31,6 +39,17 @@ def test_what_passes_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
         return httpx.Response(200, json={"n": 1})
 
     assert connection(handler).get("/x", doing="reading") == {"n": 1}
+
+
+def test_an_answer_that_was_cut_short_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    headers = {"Content-Type": "application/json"}
+    answers = [
+        httpx.Response(200, headers=headers, content=b'{"n": [1, 2'),
+        httpx.Response(200, headers={**headers, "Content-Encoding": "gzip"}, stream=Garbled()),
+        httpx.Response(200, json={"n": 1}),
+    ]
+    assert connection(lambda request: answers.pop(0)).get("/x", doing="reading") == {"n": 1}
 
 
 def test_patience_ends_in_an_error_that_says_while_doing_what() -> None:

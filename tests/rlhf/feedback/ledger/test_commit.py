@@ -2,35 +2,36 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlhf.errors import ConfigError, DataError
+from rlhf.errors import ConfigError, DataError, LedgerError
 from rlhf.feedback.ingest import ingest
-from rlhf.feedback.ledger import commit
+from rlhf.feedback.ledger import commit, erasure, feeds
 from rlhf.feedback.ledger.feeds import Watermark
 from rlhf.feedback.ledger.ingest import ingest_into_ledger
 from rlhf.feedback.ledger.maintenance import compact
 from rlhf.feedback.ledger.state import read_state
 from rlhf.feedback.ledger.table import LEDGER_SCHEMA
 from rlhf.feedback.records import Outcome
-from rlhf.feedback.rows import AnnotationRow
+from rlhf.feedback.rows import AnnotationRow, Message
 from rlhf.feedback.settings import FeedbackSettings
 from tests.rlhf.feedback.ledger.conftest import Desk, judgement
 
 ROOT = Path(__file__).resolve().parents[4]
-TRUTHS = st.dictionaries(
+GONE = "gone"
+EDITS = st.dictionaries(
     st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(["ada", "ben", "unknown"])),
-    st.sampled_from([0, 1, None]),
-    min_size=1,
-    max_size=6,
+    st.sampled_from([0, 1, None, GONE]),
+    max_size=4,
 )
 CRASHES = st.sampled_from(["", "", "before", "after"])
 
@@ -45,14 +46,17 @@ def values(desk: Desk, *names: str) -> list[tuple[str, str, Any]]:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.tuples(TRUTHS, CRASHES, st.booleans()), min_size=1, max_size=5))
+@given(st.lists(st.tuples(EDITS, CRASHES, st.booleans()), min_size=2, max_size=6))
 def test_any_interleaving_of_ingests_edits_retractions_and_crashes_ends_as_the_final_truth_applied_once(
     steps: list[tuple[dict[tuple[str, str], Any], str, bool]],
 ) -> None:
     with TemporaryDirectory() as one, TemporaryDirectory() as other, pytest.MonkeyPatch.context() as patch:
         desk, once = Desk(Path(one)), Desk(Path(other))
         real = commit.append
-        for truth, crash, reverse in steps:
+        states = []
+        truth: dict[tuple[str, str], Any] = {("z", "ada"): 0}
+        for edits, crash, reverse in steps:
+            truth = {key: value for key, value in {**truth, **edits}.items() if value != GONE}
             rows = [judgement(record, value, who) for (record, who), value in truth.items()]
             rows = rows[::-1] if reverse else rows
             desk.write(rows)
@@ -67,7 +71,8 @@ def test_any_interleaving_of_ingests_edits_retractions_and_crashes_ends_as_the_f
 
             patch.setattr(commit, "append", dying)
             try:
-                desk.ingest()
+                reference = desk.ingest().reference
+                states.append((reference, read_state(reference)))
             except Crash:
                 pass
             finally:
@@ -77,6 +82,9 @@ def test_any_interleaving_of_ingests_edits_retractions_and_crashes_ends_as_the_f
         assert last.state_digest == first.state_digest
         assert read_state(last).equals(read_state(first))
         assert len(read_state(last)) == len(rows)
+        numbers = DeltaTable(desk.url).to_pyarrow_dataset().to_table(columns=["ledger_seq"])["ledger_seq"]
+        assert sorted(numbers.to_pylist()) == list(range(1, len(numbers) + 1))
+        assert all(read_state(reference).equals(table) for reference, table in states)
 
 
 def test_the_ledger_holds_what_the_sources_say_and_nothing_else(desk: Desk) -> None:
@@ -222,9 +230,55 @@ def test_who_comes_second_looks_again(desk: Desk, meanwhile: str, monkeypatch: p
 
     monkeypatch.setattr(commit, "append", late)
     desk.ingest()
+    assert len(list(Path(desk.url).rglob("*.parquet"))) == len(DeltaTable(desk.url).file_uris())
     table = DeltaTable(desk.url).to_pyarrow_table()
     assert sorted(table["ledger_seq"].to_pylist()) == list(range(1, len(table) + 1))
     assert sorted(table["record_id"].to_pylist()) == (["a"] if meanwhile == "votes" else ["a", "b"])
+
+
+def test_a_commit_whose_answer_got_lost_counts_and_keeps_its_files(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write([judgement("a"), judgement("b")])
+    real = DeltaTable.create_write_transaction
+
+    def unheard(*arguments: Any, **more: Any) -> None:
+        real(*arguments, **more)
+        raise CommitFailedError("a version file already exists")
+
+    with monkeypatch.context() as lossy:
+        lossy.setattr(DeltaTable, "create_write_transaction", unheard)
+        assert desk.ingest().changes[0].new == 2
+    assert [row[0] for row in values(desk)] == ["a", "b"]
+
+
+def test_a_place_without_room_is_one_sentence_and_the_ledger_stays_as_it_was(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write([judgement("a")])
+    reference = desk.ingest().reference
+    desk.write([judgement("a"), judgement("b")])
+
+    def full(*arguments: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as small:
+        small.setattr("rlhf.feedback.ledger.table.write_files", full)
+        with pytest.raises(LedgerError, match=r"cannot be written \(No space left on device"):
+            desk.ingest()
+    assert DeltaTable(desk.url).version() == 1
+    assert len(read_state(reference)) == 1
+
+
+def test_what_is_refused_is_not_quoted_once_somebody_was_forgotten(desk: Desk) -> None:
+    desk.write([judgement("a"), judgement("b"), judgement("broken", 7)])
+    lenient = desk.settings().model_copy(update={"max_quarantined_share": 0.5})
+    assert "question of broken" in ingest_into_ledger(lenient).report.html
+    erasure.forget(desk.url, "record", "a", by="eve")
+    desk.write([judgement("b"), judgement("broken", 8)])
+    [change] = (again := ingest_into_ledger(lenient)).changes
+    assert [entry.reason for entry in change.quarantined] == ["a comparison's value is not 0, 1 or null"]
+    assert "question of broken" not in again.report.html
 
 
 def test_a_source_that_is_mostly_bad_leaves_the_ledger_as_it_was(desk: Desk) -> None:
@@ -264,23 +318,31 @@ def test_other_programs_read_the_table_by_its_schema(desk: Desk) -> None:
 class Server:
     """An annotation server with a clock; ``read_since`` gives what changed after the watermark's time."""
 
-    rows: ClassVar[dict[str, tuple[int, int]]] = {}
-    """Value and time of change by record."""
+    rows: ClassVar[dict[str, tuple[int | None, int]]] = {}
+    """Value and time of change by record; one without a value was discarded."""
+    reads: ClassVar[list[Watermark | None]] = []
+    """Where each reading began."""
     watermark: Watermark | None = None
     complete = False
+    whole_records: Collection[str] = ()
     dies_after: ClassVar[int | None] = None
 
     def read(self) -> Iterator[Outcome]:
         raise AssertionError("the ledger reads what changed")
 
     def read_since(self, watermark: Watermark | None) -> Iterator[Outcome]:
+        self.reads.append(watermark)
         since = watermark["time"] if watermark else 0
+        self.whole_records = [record for record, (_, time) in self.rows.items() if time > since]
         for number, (record, (value, time)) in enumerate(self.rows.items()):
             if self.dies_after == number:
                 raise DataError("the server died")
             if time > since:
-                own = ({"role": "user", "content": record},)
-                yield AnnotationRow(record, "server", own, ("x", "y"), "comparison", value)  # type: ignore[arg-type]
+                own = (Message(role="user", content=record),)
+                if value is None:
+                    yield AnnotationRow(record, "server", own, (), "demonstration", "", status="discarded")
+                else:
+                    yield AnnotationRow(record, "server", own, ("x", "y"), "comparison", value)
         self.watermark = {"time": max((time for _, time in self.rows.values()), default=0)}
         self.complete = watermark is None
 
@@ -288,6 +350,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
     monkeypatch.setattr(Server, "rows", {"a": (0, 1), "b": (0, 2)})
+    monkeypatch.setattr(Server, "reads", [])
     monkeypatch.setattr(Server, "dies_after", None)
     return Server
 
@@ -310,6 +373,89 @@ def test_a_server_is_read_from_where_the_last_ingest_stopped(
     server.rows = {"a": (1, 3), "b": (0, 2), "c": (0, 4)}
     change = poll()
     assert (change.new, change.edited, change.unchanged, change.tally["rows"]) == (1, 1, 1, 2)
+
+
+def test_an_unchanged_server_writes_nothing_and_is_still_read_in_full_now_and_then(
+    server: type[Server], poll: Callable[[], commit.SourceChange], desk: Desk
+) -> None:
+    first = poll()
+    version = DeltaTable(desk.url).version()
+    later = [poll() for _ in range(6)]
+    assert DeltaTable(desk.url).version() == version
+    assert [since is None for since in server.reads] == [True, False, False, True, False, False, True]
+    assert {(change.committed, change.live, change.tally["rows"]) for change in later} == {(False, 2, 2)}
+    assert later[0].tally == first.tally
+
+
+def test_a_judgement_that_was_discarded_ends_though_only_changes_are_read(
+    server: type[Server], poll: Callable[[], commit.SourceChange]
+) -> None:
+    poll()
+    server.rows = {"a": (None, 3), "b": (0, 2)}
+    change = poll()
+    assert (change.new, change.retracted, change.live) == (1, 1, 2)
+
+
+CHANGING = st.lists(st.dictionaries(st.sampled_from("abcd"), st.sampled_from([0, 1, None]), min_size=1))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(CHANGING, st.lists(st.booleans(), min_size=8, max_size=8))
+def test_whatever_a_server_goes_through_its_rows_are_right_and_a_full_scan_leaves_nothing_else(
+    truths: list[dict[str, int | None]], deaths: list[bool]
+) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Server, "reads", [])
+
+        def polled(full_scan_every: int) -> dict[str, tuple[str, Any]]:
+            settings = FeedbackSettings.model_validate(
+                {
+                    "sources": [{"type": "custom", "cls": f"{__name__}:Server"}],
+                    "ledger": {"url": str(Path(folder) / "ledger"), "full_scan_every": full_scan_every},
+                }
+            )
+            rows = read_state(ingest_into_ledger(settings).reference).to_pylist()
+            assert len(rows) == len({row["record_id"] for row in rows})
+            return {row["record_id"]: (row["kind"], json.loads(row["value"])) for row in rows}
+
+        def said(truth: dict[str, int | None]) -> dict[str, tuple[str, Any]]:
+            return {
+                record: ("demonstration", "") if value is None else ("comparison", value)
+                for record, value in truth.items()
+            }
+
+        server: dict[str, tuple[int | None, int]] = {}
+        for time, truth in enumerate([*truths, {"a": 0}], 1):
+            server = {
+                record: server[record] if server.get(record, (2, 0))[0] == value else (value, time)
+                for record, value in truth.items()
+            }
+            patch.setattr(Server, "rows", server)
+            if deaths[time % 8]:
+                patch.setattr(Server, "dies_after", 0)
+                with pytest.raises(DataError, match="died"):
+                    polled(1000)
+                patch.setattr(Server, "dies_after", None)
+            assert said(truth).items() <= polled(1000).items()
+        assert polled(1) == said({"a": 0})
+
+
+def test_one_bad_record_among_the_few_that_changed_does_not_stop_an_ingest(
+    server: type[Server], poll: Callable[[], commit.SourceChange]
+) -> None:
+    server.rows = {f"{n}": (0, 1) for n in range(40)}
+    poll()
+    server.rows = {**server.rows, "7": (9, 2)}
+    assert sum(poll().tally["quarantined"].values()) == 1
+
+
+def test_a_reader_that_was_mended_reads_everything_again(
+    server: type[Server], poll: Callable[[], commit.SourceChange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll()
+    monkeypatch.setattr(feeds, "_code_digest", lambda package: "mended")
+    poll()
+    assert server.reads == [None, None]
 
 
 def test_what_a_server_deleted_is_found_by_the_next_full_scan(
@@ -335,6 +481,14 @@ def test_a_server_that_dies_while_it_is_read_changes_nothing(
         poll()
     server.dies_after = None
     assert poll().edited == 2
+
+
+def test_what_is_no_row_is_refused_by_its_type(
+    poll: Callable[[], commit.SourceChange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Server, "read_since", lambda self, watermark: iter([{"record_id": "a"}]))
+    with pytest.raises(DataError, match="gave dict at position 1"):
+        poll()
 
 
 def test_settings_without_a_ledger_are_refused(desk: Desk) -> None:

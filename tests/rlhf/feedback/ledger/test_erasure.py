@@ -1,13 +1,16 @@
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
 from rlhf.errors import LedgerError
 from rlhf.feedback.ledger import erasure, history
+from rlhf.feedback.ledger.files import files_of, write_files
 from rlhf.feedback.ledger.state import read_state
-from rlhf.feedback.ledger.table import head_of, open_table
+from rlhf.feedback.ledger.table import LEDGER_SCHEMA, head_of, open_table
 from tests.rlhf.feedback.ledger.conftest import Desk, judgement
 
 
@@ -70,6 +73,32 @@ def test_erasing_leaves_no_byte_of_the_record_but_that_it_was_erased(filled: Des
     assert (rule.kind, rule.by, rule.erased) == ("record", "eve", True)
     with pytest.raises(LedgerError, match="were erased"):
         read_state(before)
+
+
+def test_erasing_deletes_what_broken_off_ingests_left_and_no_file_of_one_at_work(filled: Desk) -> None:
+    table = open_table(filled.url)
+    [stored] = files_of(table)
+    copies = {
+        holding: write_files(table, [_rows_without(table, holding)])[0].path for holding in ("b", "o'neil-1")
+    }
+    whole = Path(filled.url) / stored.path
+    cut = whole.with_name("cut.parquet")
+    cut.write_bytes(whole.read_bytes()[:-9])
+    unfinished = whole.with_name("killed.parquet#1")
+    unfinished.write_bytes(whole.read_bytes())
+    erasure.erase(filled.url, "record", "b", by="eve")
+    assert b"question of b" not in bytes_of(filled)
+    assert not cut.exists()
+    assert not unfinished.exists()
+    assert (Path(filled.url) / copies["b"]).exists()
+    assert not (Path(filled.url) / copies["o'neil-1"]).exists()
+
+
+def _rows_without(table: DeltaTable, record: str) -> pa.RecordBatch:
+    """Rows of another ingest, whose transaction is still to come."""
+    rows = table.to_pyarrow_dataset().to_table(filter=ds.field("record_id") != record)
+    [batch] = rows.select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA).combine_chunks().to_batches()
+    return batch
 
 
 def test_what_was_erased_can_still_be_traced(filled: Desk) -> None:

@@ -22,7 +22,7 @@ def test_a_pinned_run_has_the_reference_of_that_time_and_reads_no_source(desk: D
     (desk.folder / "votes.jsonl").write_text("no longer JSON")
     found = _pinned(desk, then.sequence)
     assert found.reference == then
-    assert found.report.data["rows"] == 2
+    assert found.report.data["sequence"] == 2
 
 
 def test_a_number_that_the_ledger_has_not_reached_is_refused_with_where_it_stands(desk: Desk) -> None:

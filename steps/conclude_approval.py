@@ -1,0 +1,56 @@
+"""Carry out a person's answer to a verdict, if it came in time and the champion is still the same."""
+
+from typing import Annotated
+
+from zenml import ArtifactConfig, get_step_context, step
+
+from materializers.report import ReportMaterializer
+from ops.approval import answered_at, publish_outcome
+from ops.gate import APPROVAL_SEAL_TAG, link_verdict
+from ops.registries import policy_registry
+from rlhf.errors import PromotionError
+from rlhf.registry.approval import ApprovalAnswer, answered, resolve
+from rlhf.registry.champion import ChampionRef
+from rlhf.registry.gate_report import VerdictInputs, decision_of, expiry_of, verdict_report
+from rlhf.registry.promotion import decision_tags
+from rlhf.registry.seal import seal_problem, signing_key
+from rlhf.registry.store import POLICY, Candidate, by_digest
+from rlhf.registry.transaction import promote, settled_champion
+from rlhf.report import Report
+
+
+@step(enable_cache=False, output_materializers={"approval": ReportMaterializer})
+def conclude_approval(
+    verdict: Report, approve: bool, approver: str, reason: str
+) -> Annotated[Report, ArtifactConfig(name="approval", tags=["report"])]:
+    """The verdict with the answer to it, sealed anew, and carried out in both registries."""
+    inputs = VerdictInputs.model_validate(verdict.data["inputs"])
+    key = signing_key(inputs.settings.signing_key_env)
+    if problem := seal_problem(verdict.data, key):
+        raise PromotionError(f"{problem} It cannot be approved; run the gate again.")
+    decision = decision_of(verdict.data)
+    registry = policy_registry()
+    current = settled_champion(registry)
+    answer = ApprovalAnswer(approve=approve, approver=approver, reason=reason)
+    outcome = resolve(
+        decision,
+        answer,
+        expires_at=expiry_of(verdict.data),
+        answered_at=answered_at(get_step_context().pipeline_run),
+        champion=current.as_champion() if current else ChampionRef(),
+    )
+    final = answered(decision, answer, outcome)
+    report = verdict_report(final, inputs, key=key)
+    version = by_digest(registry, POLICY, decision.candidate_digest)
+    if version is None:
+        raise PromotionError(
+            f"Model {decision.candidate_digest[:12]} is no longer registered, so it cannot be promoted."
+        )
+    if final.promote:
+        candidate = Candidate(digest=version.digest, path=version.path)
+        promote(registry, candidate, final, by=answer.approver, why=answer.reason)
+    else:
+        registry.set_tags(POLICY, version.version, decision_tags(final))
+    link_verdict(registry, version.version, report, tag=APPROVAL_SEAL_TAG)
+    publish_outcome(get_step_context().inputs["verdict"][0], outcome, final.summary)
+    return report
