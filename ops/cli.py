@@ -18,7 +18,9 @@ from ops import feedback_servers_cli  # noqa: E402
 from ops.approval_cli import approve, gate, reject  # noqa: E402
 from ops.export_cli import export  # noqa: E402
 from ops.feedback_cli import feedback  # noqa: E402
+from ops.plan_cli import plan  # noqa: E402
 from ops.registry_cli import prune, registry  # noqa: E402
+from ops.schedule_cli import schedule  # noqa: E402
 from rlhf.errors import InterruptedRunError, RLHFError  # noqa: E402
 
 STOPPED = 75
@@ -45,6 +47,8 @@ def main(verbose: bool) -> None:
 
 main.add_command(feedback)
 main.add_command(export)
+main.add_command(plan)
+main.add_command(schedule)
 main.add_command(approve)
 main.add_command(reject)
 main.add_command(gate)
@@ -137,6 +141,27 @@ def run(
     print_summary(finished.id, Console())
     if finished.status != "completed":
         _fail(f"The run {finished.name} ended as {finished.status}.")
+
+
+@main.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+@click.option("--keep-stack", is_flag=True, help="Run on the active stack instead of rlhf-local.")
+def retrain(config: str, overrides: tuple[str, ...], keep_stack: bool) -> None:
+    """Look for new feedback of CONFIG, and train if there is reason to."""
+    from ops import launch
+    from ops.summary import retraining_summary
+
+    try:
+        finished = launch.retrain(config, overrides, stack=not keep_stack)
+    except RLHFError:
+        raise
+    except Exception as error:
+        # ZenML has already logged the trace of the failed step; the last word is for the user.
+        _fail(launch.explain(error))
+    click.echo(retraining_summary(finished.id))
+    if finished.status != "completed":
+        _fail(f"The check {finished.name} ended as {finished.status}.")
 
 
 @main.command()

@@ -22,6 +22,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
 
 from ops import approval, environment, run_config
+from ops.alerts import send, with_alerts
 from ops.checkpoint_mirror import remove_finished
 from ops.continuation import (
     DEFAULT_GRACE_SECONDS,
@@ -111,15 +112,62 @@ def run(
     record = new_record(config, file.name, interrupted, grace_seconds=grace_seconds)
     if interrupted is not None:
         _say_what_goes_on(interrupted, record)
-    extra = {**(config.get("extra") or {}), EXTRA: record.model_dump(mode="json")}
-    _write_config(file, {**config, "extra": extra})
+    started = startable(config)
+    extra = {**(started.get("extra") or {}), EXTRA: record.model_dump(mode="json")}
+    _write_config(file, {**started, "extra": extra})
     with at_work(record), ending_at_once():
         response = rlhf_pipeline.with_options(config_path=str(file))()
         remove_finished(Client().active_stack.artifact_store)
     finished = _finished(response)
     if parameters.promotion.mode == "approval" and finished.status == "completed":  # type: ignore[attr-defined]
         approval.request_approval(Client().get_pipeline_run(finished.id))
+        told = run_config.section(config, "alerts")
+        send(told, "approval_waiting", "A model waits for approval", f"Run: {finished.name}")
+    from ops.plan import record_actual
+
+    record_actual(Client().get_pipeline_run(finished.id), config)
     return finished
+
+
+def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True) -> FinishedRun:
+    """Run the retraining check of a config, and the training that it may ask for, to their end.
+
+    Where the orchestrator has schedules and the config a ``schedule``, the check is handed over as one.
+
+    Raises:
+        RLHFError: as :func:`run`.
+        Exception: whatever a step raised.
+    """
+    path = run_config.find_config(name_or_path)
+    config = run_config.apply_overrides(run_config.read_config(path), overrides)
+    parameters = check(config)
+    run_config.section(config, "retraining")
+    if stack:
+        ensure_local_stack()
+    active = Client().active_stack
+    check_reach(parameters.feedback.ledger, active.artifact_store)  # type: ignore[attr-defined]
+    written = config["parameters"]
+    asked = {
+        "parameters": {
+            "feedback": written["feedback"],
+            "datasets": written.get("datasets") or {},
+            "retraining": config.get("retraining") or {},
+            # a shipped config by name: another machine has it elsewhere
+            "config": path.stem if path.parent == environment.CONFIGS else str(path.resolve()),
+            "overrides": list(overrides),
+        },
+        **({"schedule": config["schedule"]} if _has_schedule(config, active) else {}),
+    }
+    from pipelines.retraining_pipeline import retraining_pipeline
+
+    asked = with_alerts(asked, run_config.section(config, "alerts"))
+    return _finished(
+        retraining_pipeline.with_options(config_path=str(effective(asked, f"retrain-{path.stem}")))()
+    )
+
+
+def _has_schedule(config: Mapping[str, Any], active: Stack) -> bool:
+    return bool(config.get("schedule")) and active.orchestrator.config.is_schedulable
 
 
 def check(config: Mapping[str, Any]) -> BaseModel:
@@ -199,6 +247,19 @@ def _causes(error: BaseException) -> list[BaseException]:
         chain.append(current)
         current = current.__cause__ or current.__context__
     return chain
+
+
+def startable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What ZenML takes of a config for a run that starts now: a schedule is the retraining check's."""
+    started = {key: value for key, value in run_config.for_zenml(config).items() if key != "schedule"}
+    return with_alerts(started, run_config.section(config, "alerts"))
+
+
+def effective(config: Mapping[str, Any], stem: str) -> Path:
+    """A config for ZenML, kept in the state folder."""
+    file = _config_file(Path(stem))
+    _write_config(file, config)
+    return file
 
 
 def _config_file(path: Path) -> Path:

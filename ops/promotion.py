@@ -11,6 +11,7 @@ from zenml.enums import ExecutionStatus
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
 from materializers.transfer import is_local
+from ops.alerts import alert
 from ops.model_cards import lineage_of, policy_card, reward_model_card, write_card
 from ops.registries import ARTIFACT_TAG, RUN_TAG
 from ops.stage import MLFLOW_RUN_ID
@@ -60,7 +61,8 @@ def candidate_of(
 
 
 def publish_verdict(sink: MetricSink, decision: PromotionDecision, outcome: PromotionOutcome) -> None:
-    """Show the verdict, and what was done, on the pipeline run and as tags of the MLflow run."""
+    """Show the verdict, and what was done, on the pipeline run and as tags of the MLflow run, and tell
+    people."""
     done = {"verdict": decision.verdict, "action": outcome.action}
     log_metadata(
         metadata={**done, "promotion": decision.summary},
@@ -68,6 +70,7 @@ def publish_verdict(sink: MetricSink, decision: PromotionDecision, outcome: Prom
     )
     if isinstance(sink, MLflowSink):
         sink.set_tags({f"promotion.{name}": value for name, value in done.items()})
+    alert("gate_verdict", f"Gate: {outcome.action}", decision.summary)
 
 
 def close_tracking(sink: MetricSink) -> None:

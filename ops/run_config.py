@@ -1,7 +1,8 @@
 """Run configs: reading, overriding and validating them before ZenML, which ignores unknown keys, sees them.
 
 A run config is ZenML's own YAML: its top-level keys are ZenML's, and ``parameters`` holds the arguments of
-the pipeline function, one block per stage. The pipeline's signature is the only schema.
+the pipeline function, one block per stage, whose signature is the only schema. Sections of our own stand
+beside them.
 """
 
 import difflib
@@ -18,7 +19,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ops.environment import CONFIGS
+from rlhf.alerting.settings import AlertSettings
 from rlhf.errors import ConfigError
+from rlhf.planning.settings import PlanSettings
+from rlhf.retraining.settings import RetrainingSettings
+from rlhf.settings import Settings
+
+SECTIONS: Mapping[str, type[Settings]] = {
+    "alerts": AlertSettings,
+    "plan": PlanSettings,
+    "retraining": RetrainingSettings,
+}
+"""Blocks beside ``parameters``: what surrounds a run. ZenML does not know them."""
 
 _ENVIRONMENT_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -108,7 +120,8 @@ def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict
     """Set ``key.path=value`` pairs on a copy of the config.
 
     A path starts at the pipeline's parameters (``sft.epochs=1``) unless its first word is a key of ZenML's
-    (``enable_cache=false``, ``steps.train_sft.retry.max_retries=2``). Values are YAML; numbers index lists.
+    (``enable_cache=false``, ``steps.train_sft.retry.max_retries=2``) or a section of its own
+    (``retraining.minimum_new_pairs=20``). Values are YAML; numbers index lists.
 
     Raises:
         ConfigError: a pair without ``=``, or a path through something that is not a mapping or list.
@@ -119,7 +132,7 @@ def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict
         if not equals or not path:
             raise ConfigError(f"{override!r} is not an override; write it as key.path=value.")
         parts = path.split(".")
-        if parts[0] not in zenml_keys():
+        if parts[0] not in (*zenml_keys(), *SECTIONS):
             parts = ["parameters", *parts]
         try:
             value = yaml.safe_load(text)
@@ -151,7 +164,7 @@ def _set(node: Any, parts: list[str], value: Any, path: str) -> None:
 def validate(config: Mapping[str, Any]) -> list[Problem]:
     """Everything that is wrong with a config, each with its key and remedy. Reads no data and loads no
     model."""
-    known = zenml_keys()
+    known = [*zenml_keys(), *SECTIONS]
     parameters = config.get("parameters")
     problems = [
         Problem(
@@ -162,6 +175,7 @@ def validate(config: Mapping[str, Any]) -> list[Problem]:
     ]
     config, missing = substitute_environment(config)
     problems += missing
+    problems += _wrong_sections(config)
     if not isinstance(parameters, dict):
         return [*problems, Problem("parameters", "missing; put the stages' settings under it")]
     try:
@@ -184,6 +198,43 @@ def checked(config: Mapping[str, Any]) -> BaseModel:
     if problems:
         raise ConfigError("\n".join(map(str, problems)))
     return parameters_model().model_validate(substitute_environment(config)[0]["parameters"])
+
+
+def section(config: Mapping[str, Any], name: str) -> Any:
+    """The settings of a section beside ``parameters``; its defaults where the config leaves it out.
+
+    Raises:
+        ConfigError: a wrong key or value in it.
+    """
+    problems = _wrong_sections({name: config.get(name)})
+    if problems:
+        raise ConfigError("\n".join(map(str, problems)))
+    return SECTIONS[name].model_validate(config.get(name) or {})
+
+
+def for_zenml(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what is not ZenML's."""
+    return {key: value for key, value in config.items() if key not in SECTIONS}
+
+
+def _wrong_sections(config: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    for name, model in SECTIONS.items():
+        try:
+            model.model_validate(config.get(name) or {})
+        except ValidationError as error:
+            for item in error.errors():
+                key = ".".join([name, *map(str, item["loc"])])
+                if item["type"] == "extra_forbidden":
+                    nearest = _nearest(str(item["loc"][-1]), _section_fields(model, item["loc"][:-1]))
+                    problems.append(Problem(key, f"unknown key{nearest}"))
+                else:
+                    problems.append(Problem(key, item["msg"].removeprefix("Value error, ")))
+    return problems
+
+
+def _section_fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    return _fields_at(model, [str(part) for part in location])
 
 
 def parameters_model() -> type[BaseModel]:

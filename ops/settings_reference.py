@@ -24,7 +24,7 @@ from ops import environment
 environment.configure()  # before the pipeline imports ZenML, whose log handler keeps the stdout of that time
 
 with redirect_stdout(sys.stderr):
-    from ops.run_config import parameters_model
+    from ops.run_config import SECTIONS, parameters_model
 from rlhf.settings import Settings  # noqa: E402
 
 _INTRODUCTION = """\
@@ -68,6 +68,10 @@ def reference() -> str:
             parts.append(f"## {_place(name, field, settings)[1]}\n")
             instance = field.default if isinstance(field.default, settings) else None
             parts += _block(name, settings, instance, level=3, above=frozenset(kinds))
+    parts.append("# Sections beside `parameters:`\n")
+    for name, section in SECTIONS.items():
+        parts.append(f"## {name} (beside `parameters:`)\n")
+        parts += _block(name, section, None, level=3)
     return "\n".join(parts).rstrip() + "\n"
 
 

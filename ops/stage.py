@@ -29,6 +29,7 @@ from ops.checkpoint_mirror import checkpoint_folder, mirrored, remove_finished
 from ops.code_version import code_version
 from ops.continuation import DEFAULT_GRACE_SECONDS, record_of
 from ops.signals import with_grace
+from ops.step_memory import watched_memory
 from ops.tracking import MLflowSink, PipelineRun, mlflow_sink, run_url
 from rlhf.errors import TrainingError
 from rlhf.feedback.rows import sha256_of
@@ -41,6 +42,9 @@ logger = logging.getLogger(__name__)
 MLFLOW_RUN_ID = "mlflow_run_id"
 STAGE_SECONDS = "stage_seconds"
 """ZenML metadata of a step: wall time of its own work, without calls to MLflow."""
+STAGE_PEAK = "stage_peak_bytes"
+"""ZenML metadata of a step: the most memory it held: the GPU's where it computed on one, else the process's
+resident set."""
 _PATIENCE_SECONDS = 300.0
 
 
@@ -90,12 +94,13 @@ def stage(name: str, settings: Settings | None = None, *, resumes: bool = False)
         ):
             if settings is not None:
                 sink.log_params({name: settings.model_dump(mode="json")})
-            yield replace(opened, sink=sink)
+            with watched_memory() as memory:
+                yield replace(opened, sink=sink)
             seconds = time.monotonic() - started
             sink.log_metrics({f"seconds/{name}": seconds}, step=0)
             tracking = sink.seconds if isinstance(sink, MLflowSink) else 0.0
             # What the rest of the step takes is ZenML's and the artifact store's; see the benchmark.
-            _tell_zenml({STAGE_SECONDS: seconds - tracking})
+            _tell_zenml({STAGE_SECONDS: seconds - tracking, STAGE_PEAK: memory.gpu_peak or memory.peak})
             if isinstance(sink, MLflowSink) and sink.opened is not None:
                 url = Uri(run_url(sink.client.tracking_uri, sink.opened))
                 _tell_zenml({MLFLOW_RUN_ID: sink.opened.info.run_id, "mlflow_run": url})

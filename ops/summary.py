@@ -1,5 +1,8 @@
 """What a person wants to know after a run, and about the runs before it."""
 
+import json
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 from zenml.client import Client
@@ -7,6 +10,7 @@ from zenml.models import PipelineRunResponse
 
 from ops import environment
 from ops.continuation import INTERRUPTED
+from ops.plan import FORECAST
 from rlhf.report import Report
 
 _HEADLINES = (
@@ -34,6 +38,8 @@ def print_summary(run_id: str, console: Console) -> None:
         seconds = f"{(step.end_time - step.start_time).total_seconds():.1f}" if ended else ""
         steps.add_row(name, step.status.value, seconds)
     console.print(steps)
+    if FORECAST in run.run_metadata:
+        console.print(_forecast_table(json.loads(str(run.run_metadata[FORECAST]))))
     evaluation = _report(run, "evaluate_policy", "evaluation")
     if evaluation is not None:
         figures = Table("figure", "value", title="Evaluation on held-out prompts", title_justify="left")
@@ -55,6 +61,32 @@ def print_summary(run_id: str, console: Console) -> None:
     )
 
 
+def _forecast_table(compared: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table("step", "seconds forecast", "actual", "peak GiB forecast", "actual")
+    table.title, table.title_justify = "Forecast and actual", "left"
+    for step, figures in compared.items():
+        cells = [
+            f"{figures[name] / unit:.{digits}f}" if name in figures else ""
+            for name, unit, digits in (
+                ("forecast_seconds", 1, 1),
+                ("actual_seconds", 1, 1),
+                ("forecast_peak_bytes", 2**30, 2),
+                ("actual_peak_bytes", 2**30, 2),
+            )
+        ]
+        table.add_row(step, *cells)
+    return table
+
+
+def retraining_summary(run_id: str) -> str:
+    """What a retraining check decided and started."""
+    run = Client().get_pipeline_run(run_id)
+    decision = _report(run, "decide_retraining", "retraining_decision")
+    said = str(decision.data["summary"]) if decision else f"The check {run.name} came to no decision."
+    started = run.run_metadata.get("training_run")
+    return f"{said} Training run: {started}." if started else said
+
+
 def runs_table(limit: int) -> Table:
     """The latest runs, newest first."""
     table = Table("run", "pipeline", "started (UTC)", "status", "verdict")
@@ -62,7 +94,7 @@ def runs_table(limit: int) -> Table:
         promotion = _report(run, "promote_policy", "promotion")
         started = f"{run.start_time:%Y-%m-%d %H:%M}" if run.start_time else ""
         pipeline = run.pipeline.name if run.pipeline else ""
-        verdict = str(promotion.data["verdict"]) if promotion else ""
+        verdict = str(promotion.data["verdict"] if promotion else run.run_metadata.get("retraining", ""))
         status = INTERRUPTED if INTERRUPTED in run.run_metadata else run.status.value
         table.add_row(run.name, pipeline, started, status, verdict)
     return table

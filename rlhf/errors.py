@@ -13,6 +13,10 @@ class DataError(RLHFError):
     """Feedback that cannot be read, recognised or used."""
 
 
+class AgreementError(DataError):
+    """Annotators who agree less than the config asks for."""
+
+
 class LedgerError(DataError):
     """A feedback ledger that is absent, out of reach, or no longer holds what is asked of it."""
 

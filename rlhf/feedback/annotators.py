@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.errors import DataError
+from rlhf.errors import AgreementError
 from rlhf.evaluation.intervals import Interval, wilson_interval
 from rlhf.feedback.aggregation.dawid_skene import dawid_skene
 from rlhf.feedback.aggregation.majority import agrees_with_others
@@ -122,12 +122,12 @@ def require_agreement(questions: Sequence[QuestionFigures], minimum: float | Non
     """Stop where annotators agree less than asked.
 
     Raises:
-        DataError: alpha of a question is below ``minimum``.
+        AgreementError: alpha of a question is below ``minimum``.
     """
     for question in questions:
         agreement = question.agreement
         if minimum is not None and agreement is not None and agreement.alpha < minimum:
-            raise DataError(
+            raise AgreementError(
                 f"Annotators of '{question.name}' agree with an alpha of {agreement.alpha:.3f} (95 % "
                 f"interval {agreement.interval.low:.3f} to {agreement.interval.high:.3f}, {agreement.items} "
                 f"items), less than datasets.minimum_agreement {minimum}; review their instructions, leave "

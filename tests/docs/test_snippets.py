@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 
 from ops.cli import main
 from ops.environment import PROJECT_ROOT
-from ops.run_config import validate
+from ops.run_config import SECTIONS, validate
 from rlhf.feedback.ingest import ingest
 from rlhf.feedback.settings import LAYOUT_NAMES, CustomSource, FeedbackSettings
 from rlhf.models.rewards import FunctionReward
@@ -99,7 +99,11 @@ def test_every_yaml_example_is_part_of_a_valid_config(page: Path, monkeypatch: p
     for found in _FENCE.finditer(page.read_text(encoding="utf-8")):
         if found[1] == "yaml":
             block = yaml.safe_load(found[2])
-            config = block if "parameters" in block else {"parameters": {"feedback": sample, **block}}
+            beside = {name: block[name] for name in SECTIONS if name in block}
+            inside = {name: settings for name, settings in block.items() if name not in beside}
+            config = block
+            if "parameters" not in block:
+                config = {"parameters": {"feedback": sample, **inside}, **beside}
             assert validate(config) == [], found[2]
 
 

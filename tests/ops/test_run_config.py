@@ -196,3 +196,11 @@ def test_the_algorithm_and_the_reward_are_validated_with_the_kind_that_was_meant
 
 def test_a_section_of_an_algorithm_that_is_not_chosen_may_stand_there() -> None:
     assert _problems(_with(algorithm="dpo", ppo={"ptx_coefficient": 1.0})) == []
+
+
+def test_a_section_beside_the_parameters_is_checked_like_them() -> None:
+    [problem] = _problems({**MINIMAL, "retraining": {"minimum_new_pair": 3}})
+    assert problem == "retraining.minimum_new_pair: unknown key, did you mean 'minimum_new_pairs'?"
+    assert apply_overrides(MINIMAL, ["retraining.minimum_new_pairs=3"])["retraining"] == {
+        "minimum_new_pairs": 3
+    }

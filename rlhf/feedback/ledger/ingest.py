@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from rlhf.errors import ConfigError
 from rlhf.feedback.ledger.commit import SourceChange, ingest_all
+from rlhf.feedback.ledger.feeds import source_key
 from rlhf.feedback.ledger.reference import LedgerRef
+from rlhf.feedback.ledger.state import reference_at
 from rlhf.feedback.settings import FeedbackSettings
 from rlhf.feedback.tally import report_what_came_in, report_what_was_refused
 from rlhf.report import Report, ReportBuilder
@@ -21,7 +23,7 @@ class LedgerIngest:
 
 
 def ingest_into_ledger(settings: FeedbackSettings) -> LedgerIngest:
-    """Read what changed in the sources into the ledger at ``settings.ledger.url``.
+    """Read what changed in the sources into the ledger at ``settings.ledger.url``, or look a pinned state up.
 
     Raises:
         ConfigError: the settings name no ledger, or a custom source that cannot be made.
@@ -34,6 +36,9 @@ def ingest_into_ledger(settings: FeedbackSettings) -> LedgerIngest:
         raise ConfigError(
             "feedback.ledger.url is not set; name the folder or object-store URL of the ledger."
         )
+    if settings.ledger.sequence is not None:
+        keys = tuple(source_key(source) for source in settings.sources)
+        return stay_at(reference_at(settings.ledger.url, keys, settings.ledger.sequence))
     reference, changes = ingest_all(settings, settings.ledger.url)
     return LedgerIngest(reference, ingest_report(reference, changes), tuple(changes))
 
@@ -44,8 +49,8 @@ def stay_at(reference: LedgerRef) -> LedgerIngest:
     report.data["sequence"] = reference.sequence
     report.data["summary"] = f"Nothing was read: this run works with sequence {reference.sequence:,}."
     report.note(
-        "This run goes on with an interrupted one and works with the feedback that it had; what came in "
-        "since then is for the next run."
+        "This run goes on with an interrupted one, or is pinned by feedback.ledger.sequence, and works with "
+        "the feedback of that time; what came in since then is for another run."
     )
     return LedgerIngest(reference, report.build(), ())
 

@@ -24,6 +24,9 @@ class LedgerSettings(Settings):
     full_scan_every: int = Field(default=10, ge=1)
     """Read sources that can be read from where the last ingest stopped in full every so many ingests: only a
     full scan finds rows that were deleted there."""
+    sequence: int | None = Field(default=None, ge=1)
+    """Train on the ledger as it stood at this sequence number, and read no source. Unset: bring it up to its
+    sources first. A retraining check pins the run that it starts in this way."""
 
     @field_validator("url")
     @classmethod

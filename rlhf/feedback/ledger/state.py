@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from rlhf.errors import LedgerError
+from rlhf.errors import DataError, LedgerError
 from rlhf.feedback.ledger.batches import stored_keys
 from rlhf.feedback.ledger.changes import latest
 from rlhf.feedback.ledger.keys import WORDS, update_digest
 from rlhf.feedback.ledger.reference import LedgerRef
 from rlhf.feedback.ledger.spool import STORED, sorted_by
-from rlhf.feedback.ledger.table import open_table, scan
+from rlhf.feedback.ledger.table import canonical_url, head_of, open_table, scan
 from rlhf.feedback.rows import ROW_SCHEMA, sha256_of
 
 _ORDER = ("record_id", "question", "annotator", "kind", "row_hash")
@@ -50,6 +50,30 @@ def read_state(reference: LedgerRef) -> pa.Table:
             for position, (key, keys) in enumerate(zip(reference.source_keys, live, strict=True))
         ]
     )
+
+
+def reference_at(url: str, source_keys: tuple[str, ...], sequence: int) -> LedgerRef:
+    """The state of some sources at a sequence number, as it can be rebuilt now.
+
+    Raises:
+        DataError: they had no row that counts.
+        LedgerError: there is no ledger, or it has not come so far.
+    """
+    url = canonical_url(url)
+    table = open_table(url)
+    last = head_of(table).last_sequence
+    if sequence > last:
+        raise LedgerError(
+            f"feedback.ledger.sequence: the ledger at {url} stands at {last}, before the {sequence} that is "
+            "asked for; give a number up to there, or leave it out to read the sources."
+        )
+    live = [live_keys(table, [key], sequence) for key in source_keys]
+    if not any(len(keys) for keys in live):
+        raise DataError(
+            f"No row of the config's sources counts at sequence {sequence} of {url}; check feedback.sources "
+            "and feedback.ledger.sequence."
+        )
+    return LedgerRef(url, sequence, source_keys, combined(live))
 
 
 def head_of_state(reference: LedgerRef, most: int) -> pa.Table:
