@@ -12,13 +12,17 @@ vpath %.lock tests/integration/annotation_servers tests/integration/object_store
 export OMP_WAIT_POLICY ?= passive
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-ui test-integration test-recovery ui lint clean distclean install
+.PHONY: run test test-slow test-ui test-integration test-recovery ui lint clean distclean install
 
 run: $(READY)
 	$(BIN)/rlhf run $(CONFIG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not ui and not servers and not recovery"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not ui and not servers and not recovery"
+
+# Further whole runs: approvals, export, retention, resumption, retraining, plans, a server that is away.
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 test-ui: $(READY)
 	$(BIN)/python -m pytest -m ui

@@ -13,6 +13,8 @@ from rlhf.training.settings import ArchitectureSettings, PretrainSettings
 from tests.integration.mlflow_server import MLflowServer, free_port
 from tests.rlhf.training.conftest import demonstration_rows
 
+pytestmark = pytest.mark.slow
+
 RUN = PipelineRun("outage", "outage", "outage")
 SETTINGS = PretrainSettings(
     vocabulary_size=300,

@@ -15,6 +15,8 @@ from rlhf.errors import ModelError
 from rlhf.models.loading import load_policy
 from rlhf.registry.store import CHAMPION
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def champion(first_run: PipelineRunResponse) -> tuple[str, Path]:

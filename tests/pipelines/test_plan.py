@@ -11,6 +11,8 @@ from ops.cli import main
 from ops.stage import STAGE_PEAK
 from tests.pipelines.conftest import TINY, finished
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_the_plan_says_of_the_cache_is_what_the_run_then_does(first_run: PipelineRunResponse) -> None:
     launch.run(str(TINY))  # against the champion that the first run made

@@ -18,6 +18,8 @@ from tests.pipelines.conftest import TINY, finished
 from tests.pipelines.killed_runs import curves_of, killed_when
 from tests.pipelines.test_rlhf_pipeline import NEVER_CACHED
 
+pytestmark = pytest.mark.slow
+
 # never promoted: the champion of this session is the first run's
 REJECTED = 'promotion.criteria=[{"metric": "eval/kl", "maximum": -1000.0}]'
 LONGER = [

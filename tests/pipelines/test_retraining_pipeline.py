@@ -1,5 +1,6 @@
 """Sentences about the retraining check, proved on real ZenML and MLflow runs."""
 
+import pytest
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
@@ -7,6 +8,8 @@ from zenml.models import PipelineRunResponse
 from ops import launch
 from ops.stage import MLFLOW_RUN_ID
 from tests.pipelines.conftest import TINY, finished
+
+pytestmark = pytest.mark.slow
 
 MORE = "feedback.sources.0.settings.comparisons=200"
 

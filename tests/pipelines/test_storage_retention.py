@@ -16,6 +16,8 @@ from rlhf.registry.journal import Journal
 from rlhf.registry.transaction import appoint
 from tests.pipelines.conftest import TINY, finished
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def rejected(first_run: PipelineRunResponse) -> PipelineRunResponse:

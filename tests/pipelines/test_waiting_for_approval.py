@@ -18,6 +18,8 @@ from ops.gate import verdict_artifact, verdict_record, verify
 from ops.registries import policy_registry
 from tests.pipelines.conftest import TINY, finished
 
+pytestmark = pytest.mark.slow
+
 KEY = "A_KEY_FOR_TESTS"
 
 
