@@ -43,7 +43,7 @@ from rlhf.training.settings_policy import DPOSettings, KTOSettings, PolicySettin
 from rlhf.training.sft import train_sft  # noqa: E402
 
 ALGORITHMS = ("ppo", "rloo", "grpo", "dpo", "kto")
-EVALUATIONS = 10
+EVALUATIONS = 5
 """Dev evaluations of every run after the first one."""
 CALIBRATION = 4
 """Updates from which an algorithm's speed is taken; the first is left out."""
