@@ -1,8 +1,8 @@
 """A receiver of signed webhooks on loopback that starts a schedule's retraining check once things are quiet.
 
 Argilla's ``response.updated`` comes with every answer of every annotator: a check begins when none has come
-for a while. ZenML's own webhook handlers run inside its server, which a single machine does not have; a reverse
-proxy with TLS belongs in front of this one.
+for a while. ZenML's own webhook handlers run inside its server, which a single machine does not have. A
+reverse proxy with TLS belongs in front of this one.
 """
 
 import base64

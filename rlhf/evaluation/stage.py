@@ -5,8 +5,10 @@ samples of training are scored by the rewards that training did not have.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -100,8 +102,21 @@ def evaluate(
     )
     result = with_suites(result, seeded, policy=policy, sft=sft, champion=champion, sink=sink)
     metrics = {**result.metrics, **agreement}
-    report = replace(result.report, data={**result.report.data, "metrics": metrics})
-    return replace(result, metrics=metrics, report=report)
+    undefined = sorted(name for name, value in metrics.items() if not np.isfinite(value))
+    if undefined:
+        logger.warning("Figures that cannot be computed here and are left out: %s.", ", ".join(undefined))
+    metrics = {name: value for name, value in metrics.items() if name not in undefined}
+    data = _without_undefined({**result.report.data, "metrics": metrics})
+    return replace(result, metrics=metrics, report=replace(result.report, data=data))
+
+
+def _without_undefined(value: Any) -> Any:
+    """The same with ``None`` for each NaN and infinity, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {name: _without_undefined(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_undefined(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def reward_gaps(reward: Reward, comparisons: Dataset) -> Scores:

@@ -128,7 +128,21 @@ def power_of_mean(
         if test.power(found, 2, **options) < wanted:
             needed = int(np.ceil(test.solve_power(found, power=wanted, **options)))
     smallest = float(test.solve_power(None, nobs=count, power=wanted, **options))
-    return Power(float(test.power(found, count, **options)), needed, smallest * spread)
+    return Power(t_test_power(found, count, alpha, alternative), needed, smallest * spread)
+
+
+def t_test_power(
+    effect: float, count: int, alpha: float, alternative: Literal["two-sided", "larger"]
+) -> float:
+    """Power of the t-test of a mean at an effect in standard deviations (statsmodels' ``TTestPower``), also
+    where scipy's noncentral t gives NaN in its tails, as it does from some 25 standard errors on."""
+    from statsmodels.stats.power import TTestPower
+
+    test = TTestPower()
+    power = float(test.power(effect, count, alpha, alternative=alternative))
+    if np.isnan(power) and alternative == "two-sided":  # its other tail has nothing left at such effects
+        power = float(test.power(abs(effect), count, alpha / 2, alternative="larger"))
+    return float(effect > 0) if np.isnan(power) else power
 
 
 def win_rate_power(

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from statsmodels.stats.power import TTestPower, normal_sample_size_one_tail
+from statsmodels.stats.power import normal_sample_size_one_tail
 
 from rlhf.errors import EvaluationError
 from rlhf.evaluation.intervals import Interval, bca_interval
+from rlhf.evaluation.statistics import t_test_power
 from rlhf.evaluation.win_rate import win_rate
 
 Values = npt.NDArray[np.float64]
@@ -163,7 +164,6 @@ def _mean_test(
             "needed_observed": None,
             "method": "sign test",
         }
-    solver = TTestPower()
 
     def needed(distance: float) -> int | None:
         return prompts_needed(distance, deviation, alpha=alpha, power=power)
@@ -171,7 +171,7 @@ def _mean_test(
     return {
         **common,
         "p_value": float(stats.ttest_1samp(values, null, alternative="greater").pvalue),
-        "power": float(solver.power(effect / deviation, n, alpha, alternative="larger")),
+        "power": t_test_power(effect / deviation, n, alpha, "larger"),
         "needed": needed(effect),
         "needed_observed": needed(value - null),
         "method": "paired t-test",

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from rlhf.evaluation.settings import EvaluationSettings
-from rlhf.evaluation.stage import demonstrations_that_fit, pair_agreement, reward_gaps
+from rlhf.evaluation.stage import _without_undefined, demonstrations_that_fit, pair_agreement, reward_gaps
 from rlhf.models.chat import Prompt
 from rlhf.models.reward_protocol import Reward
 
@@ -76,3 +76,8 @@ def test_demonstrations_that_a_model_has_no_positions_for_are_left_out_and_count
     assert fitting["completion"][:] == [rows[0]["completion"], rows[2]["completion"]]
     assert "1 of 3 test demonstrations are too long" in caplog.text
     assert len(demonstrations_that_fit(rows.select([]), tmp_path)) == 0
+
+
+def test_figures_that_are_no_numbers_become_null_and_nothing_else_changes() -> None:
+    data = {"a": float("nan"), "b": [1.0, float("inf"), "x", None], "c": {"d": (2, True)}}
+    assert _without_undefined(data) == {"a": None, "b": [1.0, None, "x", None], "c": {"d": [2, True]}}

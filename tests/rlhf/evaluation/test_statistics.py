@@ -1,5 +1,7 @@
 """Each statistic against a published value, or against a library or a formula that it does not use itself."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -145,3 +147,13 @@ def test_where_length_alone_decides_nothing_is_claimed_and_unanimity_gets_wilson
     assert unanimous is not None
     assert (unanimous.rate, unanimous.high) == (1.0, 1.0)
     assert unanimous.low == pytest.approx(stats.binomtest(60, 60).proportion_ci(method="wilson").low)
+
+
+@pytest.mark.parametrize("wins", range(0, 301, 3))
+def test_power_is_a_probability_also_where_nearly_every_prompt_is_won(wins: int) -> None:
+    scores = np.array([1.0] * wins + [0.0] * (300 - wins))
+    found = win_rate_power(scores)
+    assert 0.0 <= found.achieved <= 1.0
+    assert math.isfinite(found.detectable)
+    if abs(wins - 150) > 50:
+        assert found.achieved > 0.99
