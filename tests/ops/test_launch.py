@@ -52,7 +52,7 @@ def test_a_criterion_may_name_a_figure_of_a_suite(tmp_path: Path) -> None:
         (lambda absent: absent, r"\.path"),
         (
             lambda absent: {"type": "mix", "rewards": [{"type": "proxy"}, absent], "weights": [1, 1]},
-            r"\.1\.path",
+            r"\.rewards\.1\.path",
         ),
         (lambda absent: {"type": "ensemble", "rewards": [absent, absent]}, r"\.rewards\.0\.path"),
     ],
