@@ -3,9 +3,9 @@
 import getpass
 
 import click
-from rich.console import Console
 from rich.table import Column, Table
 
+from ops.console import add_row, print_table
 from rlhf.errors import PromotionError
 
 _BY = click.option("--by", default=None, help="Who answers for it; by default the user of this machine.")
@@ -47,8 +47,8 @@ def waiting() -> None:
     )
     for request in open_requests():
         until = f"{request.expires_at:%Y-%m-%d %H:%M}"
-        table.add_row(request.run, request.candidate[:12], (request.champion or "none")[:12], until)
-    Console().print(table)
+        add_row(table, request.run, request.candidate[:12], (request.champion or "none")[:12], until)
+    print_table(table)
 
 
 @gate.command()

@@ -16,6 +16,7 @@ from rich.table import Table  # noqa: E402
 
 from ops import feedback_servers_cli  # noqa: E402
 from ops.approval_cli import approve, gate, reject  # noqa: E402
+from ops.console import add_row, console, print_table  # noqa: E402
 from ops.export_cli import export  # noqa: E402
 from ops.feedback_cli import feedback  # noqa: E402
 from ops.plan_cli import plan  # noqa: E402
@@ -25,6 +26,7 @@ from rlhf.errors import InterruptedRunError, RLHFError  # noqa: E402
 
 STOPPED = 75
 """Exit status of a run that was asked to stop and can be resumed (EX_TEMPFAIL of sysexits.h)."""
+_PORT = click.IntRange(1, 65535)
 
 
 class _Group(click.Group):
@@ -65,8 +67,8 @@ def ls() -> None:
 
     table = Table("config", "what it does", "needs", "takes", show_lines=True)
     for card in shipped_configs():
-        table.add_row(card.name, card.summary, card.needs, card.takes)
-    Console().print(table)
+        add_row(table, card.name, card.summary, card.needs, card.takes)
+    print_table(table)
 
 
 @main.command()
@@ -138,7 +140,7 @@ def run(
     except Exception as error:
         # ZenML has already logged the trace of the failed step; the last word is for the user.
         _fail(launch.explain(error))
-    print_summary(finished.id, Console())
+    print_summary(finished.id, console())
     if finished.status != "completed":
         _fail(f"The run {finished.name} ended as {finished.status}.")
 
@@ -165,17 +167,19 @@ def retrain(config: str, overrides: tuple[str, ...], keep_stack: bool) -> None:
 
 
 @main.command()
-@click.option("--limit", default=20, show_default=True, help="How many runs to show.")
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many runs to show."
+)
 def runs(limit: int) -> None:
     """List the latest pipeline runs with their status and verdict."""
     from ops.summary import runs_table
 
-    Console().print(runs_table(limit))
+    print_table(runs_table(limit))
 
 
 @main.command()
-@click.option("--zenml-port", default=8237, show_default=True)
-@click.option("--mlflow-port", default=5000, show_default=True)
+@click.option("--zenml-port", default=8237, show_default=True, type=_PORT)
+@click.option("--mlflow-port", default=5000, show_default=True, type=_PORT)
 def ui(zenml_port: int, mlflow_port: int) -> None:
     """Serve the ZenML and MLflow UIs on this machine until interrupted."""
     from ops.ui import serve

@@ -3,6 +3,7 @@ fetched from remote stores, and MLflow's copies. Erasing a record deletes them."
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -143,6 +144,13 @@ def expire_cached_steps(run_ids: Iterable[UUID]) -> None:
         for step in Client().get_pipeline_run(run_id).steps.values():
             if emptied & step.outputs.keys():
                 Client().update_step_run(step.id, cache_expires_at=datetime.now(UTC))
+
+
+def forget_hub_datasets() -> None:
+    """Delete what was read of hub datasets; a later ingest reads them anew. A folder that the user has chosen
+    for it may serve others, and is left alone."""
+    if os.environ.get("HF_DATASETS_CACHE") == str(environment.hub_datasets()):
+        shutil.rmtree(environment.hub_datasets(), ignore_errors=True)
 
 
 def _keep_figures(store: BaseArtifactStore, uri: str) -> None:

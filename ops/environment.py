@@ -75,6 +75,8 @@ def configure() -> dict[str, str]:
         "ZENML_REPOSITORY_PATH": str(state),
         "ZENML_CUSTOM_SOURCE_ROOT": str(PROJECT_ROOT),
         "MPLCONFIGDIR": str(state / "matplotlib"),  # its font cache would go into the user's home
+        # What is read of hub datasets is feedback, and erasing it must find it.
+        "HF_DATASETS_CACHE": str(hub_datasets()),
         _KEY: _encryption_key(state / _KEY_FILE),
     }
     for name, value in wanted.items():
@@ -86,6 +88,10 @@ def shell_exports() -> str:
     """``export`` lines for a POSIX shell, the virtual environment's commands first on the path."""
     variables = configure()
     del variables[_KEY]
+    # Not for this process: what runs here asks the active stack where MLflow is.
+    mlflow_database().parent.mkdir(exist_ok=True)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        variables[name] = os.environ.get(name, mlflow_uri())
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
     # The key itself must not end up in a terminal's scrollback or a log.
     lines.append(f'export {_KEY}="$(cat {shlex.quote(str(home() / _KEY_FILE))})"')
@@ -100,6 +106,11 @@ def mlflow_database() -> Path:
     return home() / "mlflow" / "mlflow.db"
 
 
+def mlflow_uri() -> str:
+    """The local MLflow tracking server and registry, as a client names them."""
+    return f"sqlite:///{mlflow_database()}"
+
+
 def mlflow_artifacts() -> Path:
     """Where the local MLflow keeps run artifacts (texts and reports; weights stay in the artifact store)."""
     return home() / "mlflow" / "artifacts"
@@ -108,6 +119,11 @@ def mlflow_artifacts() -> Path:
 def artifact_store() -> Path:
     """The local ZenML artifact store."""
     return home() / "artifacts"
+
+
+def hub_datasets() -> Path:
+    """What is kept of sources of ``type: hub``, beside the downloads from a remote artifact store."""
+    return home() / "cache" / "hub-datasets"
 
 
 def scratch() -> Path:

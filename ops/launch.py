@@ -42,7 +42,13 @@ from ops.tracking import deliver_spooled
 from rlhf.errors import ConfigError, RLHFError
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.feedback.sources import open_sources
-from rlhf.models.settings_rewards import ClassifierRewardSettings, FunctionRewardSettings
+from rlhf.models.settings_rewards import (
+    ClassifierRewardSettings,
+    EnsembleRewardSettings,
+    FunctionRewardSettings,
+    MixRewardSettings,
+    RewardModelRewardSettings,
+)
 from rlhf.registry.seal import signing_key
 from rlhf.training.settings import BaseModelSettings, is_local
 
@@ -174,7 +180,7 @@ def check(config: Mapping[str, Any]) -> BaseModel:
     """Everything that can be known to be wrong before a run starts.
 
     Raises:
-        ConfigError: unknown or wrong keys, a missing base model, too little disk.
+        ConfigError: unknown or wrong keys, a missing base or reward model, too little disk.
         DataError: a source or a suite's file that is not there, or is not as its publishers have it.
     """
     parameters = run_config.checked(config)
@@ -184,8 +190,7 @@ def check(config: Mapping[str, Any]) -> BaseModel:
     for name, source in judges.items():
         _check_function(f"evaluation.rewards.{name}", source)
     _check_suites(parameters.evaluation)  # type: ignore[attr-defined]
-    for source in _functions_in(parameters.reward):  # type: ignore[attr-defined]
-        _check_function("reward", source)
+    _check_reward("reward", parameters.reward)  # type: ignore[attr-defined]
     signing_key(parameters.promotion.signing_key_env)  # type: ignore[attr-defined]
     open_sources(parameters.feedback)  # type: ignore[attr-defined]  # the model is made from a signature
     _check_disk()
@@ -301,15 +306,15 @@ def _finished(response: PipelineRunResponse | None) -> FinishedRun:
 
 
 def _check_model(key: str, settings: BaseModelSettings | None) -> None:
-    if (
-        settings is not None
-        and is_local(settings.model)
-        and not (Path(settings.model) / "config.json").exists()
-    ):
-        raise ConfigError(
-            f"parameters.{key}.model: {settings.model} holds no model (no config.json); give the folder that "
-            "save_pretrained wrote, or a hub id."
+    if settings is not None and is_local(settings.model):
+        _check_directory(
+            f"{key}.model", Path(settings.model), "the folder that save_pretrained wrote, or a hub id"
         )
+
+
+def _check_directory(key: str, path: Path, remedy: str) -> None:
+    if not (path / "config.json").exists():
+        raise ConfigError(f"parameters.{key}: {path} holds no model (no config.json); give {remedy}.")
 
 
 def _check_function(key: str, source: str) -> None:
@@ -328,27 +333,22 @@ def _check_suites(settings: EvaluationSettings) -> None:
     from rlhf.evaluation.suites.run import build_suites  # it loads torch, which most runs need only later
 
     for name, scorer in settings.suites.scorers.items():
-        key = f"evaluation.suites.scorers.{name}"
-        for function in _functions_in(scorer):
-            _check_function(key, function)
-        if isinstance(scorer, ClassifierRewardSettings) and is_local(str(scorer.path)):
-            _check_classifier(f"parameters.{key}.path", scorer.path)
+        _check_reward(f"evaluation.suites.scorers.{name}", scorer)
     build_suites(settings.suites, settings.seed)
 
 
-def _check_classifier(key: str, path: Path) -> None:
-    if not (path / "config.json").exists():
-        raise ConfigError(
-            f"{key}: {path} holds no model (no config.json); give the folder that save_pretrained wrote, or "
-            "a hub id."
-        )
-
-
-def _functions_in(reward: Any) -> list[str]:
-    """The Python functions that a reward's settings name, anywhere in their tree."""
-    if isinstance(reward, FunctionRewardSettings):
-        return [reward.function]
-    return [name for part in getattr(reward, "rewards", ()) for name in _functions_in(part)]
+def _check_reward(key: str, reward: Any) -> None:
+    """The functions and local models that a reward's settings name, anywhere in their tree."""
+    match reward:
+        case FunctionRewardSettings():
+            _check_function(key, reward.function)
+        case RewardModelRewardSettings():
+            _check_directory(f"{key}.path", reward.path, "the folder of a reward model")
+        case ClassifierRewardSettings() if is_local(str(reward.path)):
+            _check_directory(f"{key}.path", reward.path, "the folder that save_pretrained wrote, or a hub id")
+        case MixRewardSettings() | EnsembleRewardSettings():
+            for position, part in enumerate(reward.rewards):
+                _check_reward(f"{key}.rewards.{position}", part)
 
 
 def _check_disk() -> None:

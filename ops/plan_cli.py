@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from ops.console import print_table
 from rlhf.errors import ConfigError
 
 if TYPE_CHECKING:  # the command line's help loads neither torch nor ZenML
@@ -24,7 +24,7 @@ def plan(config: str, overrides: tuple[str, ...], keep_stack: bool, calibrate: b
     from ops.plan import plan as make
 
     made = make(config, overrides, stack=not keep_stack, calibrated=calibrate)
-    Console().print(_table(made))
+    print_table(_table(made))
     click.echo(_total(made))
     if made.shortages:
         raise ConfigError("\n".join(map(str, made.shortages)))

@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from ops.console import add_row, print_table
 
 if TYPE_CHECKING:  # the command line's help loads neither MLflow nor ZenML
     from ops.prune import Prunable
     from ops.registries import MLflowRegistry
     from rlhf.registry.store import RegisteredVersion
     from rlhf.registry.transaction import PromotionOutcome
-
-_WIDE = 200
 
 
 @click.group()
@@ -36,7 +34,8 @@ def list_versions(limit: int) -> None:
     table = Table("version", "aliases", "verdict", "run", "feedback", "reward models", "digest")
     for version in reversed(store.versions(POLICY)[-limit:]):
         models = (f"{role} v{number}" for role in ROLES if (number := version.reward_model(role)))
-        table.add_row(
+        add_row(
+            table,
             f"v{version.version}",
             ", ".join([*_aliases_of(aliases, version), *(["(pruned)"] if version.pruned else [])]),
             version.tags.get("promotion.verdict", ""),
@@ -45,7 +44,7 @@ def list_versions(limit: int) -> None:
             ", ".join(models),
             version.digest[:12],
         )
-    _print(table)
+    print_table(table)
     _warn_of_open_move(store)
 
 
@@ -68,8 +67,8 @@ def show(version: str) -> None:
     )
     for tag, value in sorted(found.tags.items()):
         if not tag.startswith(HISTORY_PREFIX):
-            table.add_row(escape(tag), escape(value))
-    _print(table)
+            add_row(table, tag, value)
+    print_table(table)
 
 
 @registry.command()
@@ -84,16 +83,17 @@ def history(limit: int) -> None:
     for move in moves(_store())[:limit]:
         moved = champion in move.after
         before = move.before.get(champion)
-        table.add_row(
+        add_row(
+            table,
             f"{move.at:%Y-%m-%d %H:%M:%S}",
-            escape(move.by),
+            move.by,
             move.action,
             f"v{move.version}",
             f"{f'v{before}' if before else 'none'} → v{move.after[champion]}" if moved else "stays",
-            escape(move.why),
-            escape("\n".join(f"{name} {value}" for name, value in move.evidence.items())),
+            move.why,
+            "\n".join(f"{name} {value}" for name, value in move.evidence.items()),
         )
-    _print(table)
+    print_table(table)
 
 
 @registry.command()
@@ -130,11 +130,11 @@ def diff(one: str, other: str) -> None:
     left, right = version_named(store, one), version_named(store, other)
     table = Table("", f"v{left.version}", f"v{right.version}")
     for name, mine, theirs in differences(left, right):
-        table.add_row(escape(name), escape(mine), escape(theirs))
+        add_row(table, name, mine, theirs)
     if not table.row_count:
         click.echo(f"v{left.version} and v{right.version} do not differ in anything that is recorded.")
         return
-    _print(table)
+    print_table(table)
 
 
 @registry.command()
@@ -187,10 +187,10 @@ def _print_prunable(found: Prunable) -> None:
     for artifact in found.artifacts:
         by_name.setdefault(artifact.name, []).append(artifact.size_bytes)
     for name, sizes in sorted(by_name.items(), key=lambda item: -sum(item[1])):
-        table.add_row(name, str(len(sizes)), _bytes(sum(sizes)))
+        add_row(table, name, str(len(sizes)), _bytes(sum(sizes)))
     table.add_section()
-    table.add_row("total", str(len(found.artifacts)), _bytes(sum(a.size_bytes for a in found.artifacts)))
-    _print(table)
+    add_row(table, "total", str(len(found.artifacts)), _bytes(sum(a.size_bytes for a in found.artifacts)))
+    print_table(table)
     for uri in found.outside:
         click.echo(f"Left alone, since it is not inside the artifact store: {uri}")
 
@@ -230,9 +230,3 @@ def _bytes(size: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    # Into a file or pipe, whole lines: a table cut to 80 columns cannot be searched.
-    (console if console.is_terminal else Console(width=_WIDE)).print(table)

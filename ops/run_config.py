@@ -173,15 +173,17 @@ def validate(config: Mapping[str, Any]) -> list[Problem]:
         for key in config
         if key not in known
     ]
+    written = config
     config, missing = substitute_environment(config)
     problems += missing
     problems += _wrong_sections(config)
+    problems += _wrong_values(config, written)
     if not isinstance(parameters, dict):
         return [*problems, Problem("parameters", "missing; put the stages' settings under it")]
     try:
         validated = parameters_model().model_validate(config["parameters"])
     except ValidationError as error:
-        return [*problems, *_from_pydantic(error, parameters)]
+        return [*problems, *_from_pydantic(error, parameters, at=["parameters"])]
     problems += _contradictions(validated)
     if not problems:
         problems += _unknown_steps(config, validated)
@@ -323,6 +325,18 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
     return problems
 
 
+def _wrong_values(config: Mapping[str, Any], written: Mapping[str, Any]) -> list[Problem]:
+    """Values of ZenML's own keys that it would refuse, in words of its own, when the run is compiled."""
+    from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+
+    known = {key: value for key, value in config.items() if key in zenml_keys() and key != "parameters"}
+    try:
+        PipelineRunConfiguration.model_validate(known)
+    except ValidationError as error:
+        return _from_pydantic(error, written, at=[])
+    return []
+
+
 def _unknown_steps(config: Mapping[str, Any], parameters: BaseModel) -> list[Problem]:
     if not config.get("steps"):
         return []
@@ -337,16 +351,16 @@ def _unknown_steps(config: Mapping[str, Any], parameters: BaseModel) -> list[Pro
     ]
 
 
-def _from_pydantic(error: ValidationError, written: Mapping[str, Any]) -> list[Problem]:
-    """Pydantic's errors as problems. ``written``: the parameters as they stand in the file, with references
-    to the environment in place of its values, which may be secrets and are never printed."""
+def _from_pydantic(error: ValidationError, written: Mapping[str, Any], *, at: list[str]) -> list[Problem]:
+    """Pydantic's errors as problems. ``written``: the block as it stands in the file, with references to the
+    environment in place of its values, which may be secrets and are never printed; ``at``: its key."""
     problems = []
     secrets = _referenced_values(written)
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
-        key = ".".join(["parameters", *location])
+        key = ".".join([*at, *location])
         if item["type"] == "extra_forbidden":
-            siblings = _fields_at(parameters_model(), location[:-1])
+            siblings = _fields_at(parameters_model(), location[:-1]) if at else []
             problems.append(Problem(key, f"unknown key{_nearest(location[-1], siblings)}"))
         elif item["type"] == "missing":
             problems.append(Problem(key, "missing; it has no default"))

@@ -43,16 +43,19 @@ def ensure_local_stack(*, activate: bool = True) -> UUID:
 
 
 def _components() -> list[_Component]:
-    database = environment.mlflow_database()
-    database.parent.mkdir(parents=True, exist_ok=True)
+    environment.mlflow_database().parent.mkdir(parents=True, exist_ok=True)
     environment.artifact_store().mkdir(parents=True, exist_ok=True)
-    uri = f"sqlite:///{database}"
     return [
         _Component(StackComponentType.ORCHESTRATOR, STACK, "local", {}),
         _Component(
             StackComponentType.ARTIFACT_STORE, STACK, "local", {"path": str(environment.artifact_store())}
         ),
-        _Component(StackComponentType.EXPERIMENT_TRACKER, _MLFLOW, "mlflow", {"tracking_uri": uri}),
+        _Component(
+            StackComponentType.EXPERIMENT_TRACKER,
+            _MLFLOW,
+            "mlflow",
+            {"tracking_uri": environment.mlflow_uri()},
+        ),
         _Component(StackComponentType.MODEL_REGISTRY, _MLFLOW, "mlflow", {}),
     ]
 

@@ -9,6 +9,7 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from ops import environment
+from ops.console import add_row
 from ops.continuation import INTERRUPTED
 from ops.plan import FORECAST
 from rlhf.report import Report
@@ -49,7 +50,7 @@ def print_summary(run_id: str, console: Console) -> None:
         console.print(figures)
     promotion = _report(run, "promote_policy", "promotion")
     if promotion is not None:
-        console.print(str(promotion.data["summary"]))
+        console.print(str(promotion.data["summary"]), markup=False, soft_wrap=True)
         if until := promotion.data.get("expires_at"):
             console.print(
                 f"Answer until {until:.16} UTC: rlhf approve {run.name} --reason '…', or rlhf reject.",
@@ -96,7 +97,7 @@ def runs_table(limit: int) -> Table:
         pipeline = run.pipeline.name if run.pipeline else ""
         verdict = str(promotion.data["verdict"] if promotion else run.run_metadata.get("retraining", ""))
         status = INTERRUPTED if INTERRUPTED in run.run_metadata else run.status.value
-        table.add_row(run.name, pipeline, started, status, verdict)
+        add_row(table, run.name, pipeline, started, status, verdict)
     return table
 
 

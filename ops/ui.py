@@ -88,7 +88,7 @@ def zenml_server(port: int) -> Server:
 
 def mlflow_server(port: int) -> Server:
     """The MLflow UI over the local database."""
-    uri = f"sqlite:///{environment.mlflow_database()}"
+    uri = environment.mlflow_uri()
     command = (
         sys.executable,
         "-m",

@@ -150,17 +150,31 @@ def choose_layout(
     for layout in LAYOUTS:
         if layout.fits(columns) and layout.looks_right(list(first_rows)):
             return layout
-    near = nearest_layout(columns)
+    unexplained = single_records.looks_like_feedback(first_rows) if BY_NAME["prompts"].fits(columns) else []
+    near = _nearest_to_feedback(columns, unexplained) if unexplained else nearest_layout(columns)
+    dropped = f" (`layout: prompts` leaves {', '.join(unexplained)} out)" if unexplained else ""
     raise DataError(
         f"Source '{source}' has the columns {found}, which match no known layout; the nearest is "
-        f"'{near.name}' ({near.needs}): rename its columns, name its `layout`, or read it with a "
+        f"'{near.name}' ({near.needs}): rename its columns, name its `layout`{dropped}, or read it with a "
         "custom source."
     )
 
 
-def nearest_layout(columns: frozenset[str]) -> Layout:
+def _nearest_to_feedback(columns: frozenset[str], unexplained: Sequence[str]) -> Layout:
+    """The layout that was meant by a prompt with these columns, whatever their names: one text beside it is
+    an answer, two are a pair."""
+    if columns == {"prompt", *unexplained} and len(unexplained) <= 2:
+        return BY_NAME["prompt-completion" if len(unexplained) == 1 else "prompt-chosen-rejected"]
+    return nearest_layout(columns, besides=("prompts", "text"))
+
+
+def nearest_layout(columns: frozenset[str], besides: Sequence[LayoutName] = ()) -> Layout:
     """The layout whose columns resemble the given ones most: each needed column counts by its closest
-    spelling, in relation to all columns on either side (a soft Jaccard index)."""
+    spelling, in relation to all columns on either side (a soft Jaccard index).
+
+    Args:
+        besides: layouts that are out of the question.
+    """
 
     def similarity(needed: frozenset[str]) -> float:
         close = sum(
@@ -169,4 +183,5 @@ def nearest_layout(columns: frozenset[str]) -> Layout:
         )
         return close / (len(needed) + len(columns) - min(close, len(columns)) or 1)
 
-    return max(LAYOUTS, key=lambda layout: max(similarity(needed) for needed in layout.columns))
+    possible = (layout for layout in LAYOUTS if layout.name not in besides)
+    return max(possible, key=lambda layout: max(similarity(needed) for needed in layout.columns))

@@ -5,7 +5,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.feedback.records import BadRecordError, messages_of, parsed_json, record_id, text_of, user_prompt
@@ -16,7 +16,20 @@ REWARD_COLUMNS = ("reward", "score")
 PROMPT_COLUMNS = ("prompt", "instruction", "question")
 
 _ANSWER_WORDS = ("chosen", "rejected", "completion", "response", "reply", "answer", "output", "generation")
+_VERDICT_WORDS = frozenset(
+    ("better", "worse", "best", "worst", "winner", "loser", "good", "bad", "preferred", "label", "text")
+)
+_LETTERED = re.compile(r"(?:option|candidate|text)[a-z]?")
+_METADATA_WORDS = frozenset(
+    (
+        *("id", "ids", "idx", "index", "source", "dataset", "split", "url", "license", "title", "name"),
+        *("category", "type", "topic", "topics", "tag", "tags", "lang", "language", "domain", "subject"),
+        *("intent", "task", "difficulty", "author", "annotator", "date", "time", "meta", "metadata"),
+        *("note", "notes", "comment", "description"),
+    )
+)
 _SHORT_CHARS = 100
+_SENTENCE_WORDS = 4
 
 
 def prompt_completion(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
@@ -193,18 +206,44 @@ def text(values: Mapping[str, Any], source: str) -> Iterator[AnnotationRow]:
 
 
 def is_prompt_only(first_rows: list[Mapping[str, Any]]) -> bool:
-    """Whether nothing beside ``prompt`` looks like an answer, by its name or its length: a misspelt column
-    must not turn feedback into bare prompts."""
-    columns = {column for row in first_rows for column in row} - {"prompt"}
-    words = {word for column in columns for word in re.split(r"[^a-z]+", str(column).lower())}
-    if any(difflib.get_close_matches(word, _ANSWER_WORDS, n=1, cutoff=0.75) for word in words):
-        return False
-    return all(
-        len(value if isinstance(value, str) else json.dumps(value, default=str)) < _SHORT_CHARS
-        for row in first_rows
-        for column, value in row.items()
-        if column in columns and value is not None
+    """Whether nothing beside ``prompt`` looks like feedback."""
+    return not looks_like_feedback(first_rows)
+
+
+def looks_like_feedback(first_rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Columns beside ``prompt`` that look like answers or judgements, by their names, or by sentences under a
+    name that is no metadata's: an unknown column must not turn feedback into bare prompts."""
+    columns = sorted({str(column) for row in first_rows for column in row} - {"prompt"})
+    return [column for column in columns if _names_feedback(column) or _holds_text(column, first_rows)]
+
+
+def _names_feedback(column: str) -> bool:
+    words = _words_of(column)
+    return (
+        column.lower() in ("a", "b")
+        or bool(words & _VERDICT_WORDS)
+        or any(
+            _LETTERED.fullmatch(word) or difflib.get_close_matches(word, _ANSWER_WORDS, n=1, cutoff=0.75)
+            for word in words
+        )
     )
+
+
+def _holds_text(column: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    metadata = bool(_words_of(column) & _METADATA_WORDS)
+    for row in rows:
+        value = row.get(column)
+        if value is None:
+            continue
+        if len(value if isinstance(value, str) else json.dumps(value, default=str)) >= _SHORT_CHARS:
+            return True
+        if isinstance(value, str) and not metadata and len(value.split()) >= _SENTENCE_WORDS:
+            return True
+    return False
+
+
+def _words_of(column: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", column.lower()))
 
 
 def _demonstration(

@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 from ops import environment, launch
+from ops.cli import main
 from rlhf.errors import ConfigError
 from rlhf.feedback.rows import AnnotationRow
 
@@ -39,6 +41,7 @@ def test_ls_lists_every_config() -> None:
     assert done.returncode == 0
     assert "support_desk" in done.stdout
     assert "open_feedback" in done.stdout
+    assert '".[qlora]"' in done.stdout  # no markup, and no word cut where nobody sees the screen's width
 
 
 def test_cp_copies_a_config_and_never_overwrites(tmp_path: Path) -> None:
@@ -58,6 +61,24 @@ def test_env_prints_exports_and_no_secret() -> None:
     )
     assert exports["ZENML_ANALYTICS_OPT_IN"] == "false"
     assert exports["RLHF_HOME"].strip("'") == str(environment.home())
+    database = f"sqlite:///{environment.home()}/mlflow/mlflow.db"
+    assert exports["MLFLOW_TRACKING_URI"] == exports["MLFLOW_REGISTRY_URI"] == database
+
+
+def test_env_keeps_an_mlflow_server_that_the_user_has_named() -> None:
+    said = _rlhf("env", MLFLOW_TRACKING_URI="http://127.0.0.1:1").stdout
+    assert "export MLFLOW_TRACKING_URI=http://127.0.0.1:1\n" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("runs", "--limit", "0"), ("ui", "--zenml-port", "0"), ("ui", "--mlflow-port", "65536")],
+    ids=" ".join,
+)
+def test_a_number_out_of_range_is_refused_by_the_command_line(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "range" in done.output
 
 
 # Each of these is known before any training: the command must end at once, with one sentence and status 1.

@@ -44,3 +44,22 @@ def test_a_criterion_may_name_a_figure_of_a_suite(tmp_path: Path) -> None:
     given["parameters"]["promotion"]["criteria"][0]["metric"] = "eval/toxicity/toxic_share/polcy"
     with pytest.raises(ConfigError, match="did you mean 'eval/toxicity/toxic_share/policy'"):
         launch.check(given)
+
+
+@pytest.mark.parametrize(
+    ("nested", "key"),
+    [
+        (lambda absent: absent, r"\.path"),
+        (
+            lambda absent: {"type": "mix", "rewards": [{"type": "proxy"}, absent], "weights": [1, 1]},
+            r"\.rewards\.1\.path",
+        ),
+        (lambda absent: {"type": "ensemble", "rewards": [absent, absent]}, r"\.rewards\.0\.path"),
+    ],
+    ids=["alone", "mix", "ensemble"],
+)
+def test_a_reward_model_that_is_not_there_is_refused_wherever_it_is_named(nested: Any, key: str) -> None:
+    given = config()
+    given["parameters"]["reward"] = nested({"type": "reward_model", "path": "./no-rm"})
+    with pytest.raises(ConfigError, match=rf"parameters\.reward.*{key}: no-rm holds no model"):
+        launch.check(given)

@@ -204,3 +204,14 @@ def test_a_section_beside_the_parameters_is_checked_like_them() -> None:
     assert apply_overrides(MINIMAL, ["retraining.minimum_new_pairs=3"])["retraining"] == {
         "minimum_new_pairs": 3
     }
+
+
+def test_a_wrong_value_of_a_key_of_zenmls_is_found_with_all_the_others() -> None:
+    steps = {"train_policy": {"enable_cache": "perhaps"}}
+    problems = _problems({**_with(sft={"epoch": 1}), "enable_cache": "nope", "steps": steps})
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "enable_cache",
+        "steps.train_policy.enable_cache",
+        "parameters.sft.epoch",
+    ]
+    assert "got 'nope'" in problems[0]

@@ -118,9 +118,17 @@ def test_erasing_leaves_no_file_with_the_record_and_the_next_run_goes_on_without
     record, text = quoted[1], quoted[0]
     everywhere = {"train.arrow", "rows.html", "page.html", "report.html", "data.html"}
     assert everywhere <= _holding(text)
+    shown = _said("--ledger", ledger, "show", record)
+    assert f"user:\n{text}" in shown
+    assert "response 1:" in shown
+    before = _said("--ledger", ledger, "log")
     listed = _said("--ledger", ledger, "erase", record)
-    assert "Nothing derived was deleted" in listed
+    assert "Nothing was changed" in listed
+    assert "comparisons" in listed
+    assert _said("--ledger", ledger, "log") == before
     assert everywhere <= _holding(text)
+    (environment.hub_datasets() / "rows.arrow").parent.mkdir(parents=True)
+    (environment.hub_datasets() / "rows.arrow").write_text(text)
     left = _said("--ledger", ledger, "erase", record, "--yes")
     assert _holding(text) == set()
     assert "Left: the source" in left

@@ -186,6 +186,45 @@ def test_a_prompt_beside_other_long_text_is_not_taken_for_a_bare_prompt() -> Non
         choose_layout("s", [{"prompt": "Hi", "by_ada": "word " * 50}])
 
 
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [
+        ({"better": "Yes, sir.", "worse": "No."}, "prompt-chosen-rejected"),
+        ({"winner": "a", "loser": "b"}, None),
+        ({"good": "a", "bad": "b"}, None),
+        ({"preferred": "a", "other": "b"}, None),
+        ({"answer_1": "a", "answer_2": "b", "label": 1}, None),
+        ({"text_a": "a", "text_b": "b"}, None),
+        ({"textA": "a", "textB": "b"}, None),
+        ({"option1": "a", "option2": "b"}, None),
+        ({"reply": "a"}, "prompt-completion"),
+        ({"by_ada": "It is on its way."}, None),
+    ],
+)
+def test_preferences_under_other_names_are_not_dropped_in_silence(
+    given: dict[str, Any], nearest: str | None
+) -> None:
+    with pytest.raises(DataError, match="match no known layout") as refused:
+        choose_layout("s", [{"prompt": "Hi", **given}])
+    assert f"`layout: prompts` leaves {', '.join(sorted(set(given) - {'other'}))} out" in str(refused.value)
+    assert "nearest is 'prompts'" not in str(refused.value)
+    if nearest is not None:
+        assert f"nearest is '{nearest}'" in str(refused.value)
+    assert choose_layout("s", [{"prompt": "Hi", **given}], "prompts").name == "prompts"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"id": 3, "category": "greetings", "lang": "en"},
+        {"source_title": "A manual of good manners", "tags": ["polite", "short"]},
+        {"act": "Linux Terminal", "difficulty": "low"},
+    ],
+)
+def test_prompts_with_their_metadata_are_bare_prompts(metadata: dict[str, Any]) -> None:
+    assert choose_layout("s", [{"prompt": "Hi", **metadata}]).name == "prompts"
+
+
 def test_a_named_layout_needs_its_columns() -> None:
     with pytest.raises(DataError, match="needs the columns answer, question, but has prompt"):
         choose_layout("s", [{"prompt": "a"}], "question-answer")
