@@ -8,7 +8,7 @@ from datasets import DatasetDict
 from zenml.models import PipelineRunResponse
 
 from ops import launch
-from ops.promotion import _lineage
+from ops.model_cards import lineage_of
 from rlhf.models.directory import ModelDirectory
 from tests.pipelines.conftest import TINY, finished
 
@@ -58,4 +58,4 @@ def test_the_policy_is_trained_and_judged_without_comparisons(rewarded_run: Pipe
 
 def test_the_policys_lineage_names_the_ratings(rewarded_run: PipelineRunResponse) -> None:
     [ratings] = rewarded_run.steps["prepare_datasets"].outputs["ratings"]
-    assert _lineage(rewarded_run).data["ratings"] == ratings.content_hash
+    assert lineage_of(rewarded_run, {}).data["ratings"] == ratings.content_hash
