@@ -82,7 +82,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A fresh page; at the end, no request of it may have left this machine."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    # tall: the DAG draws only the nodes that are in view
+    context = browser.new_context(viewport={"width": 1400, "height": 1700})
     sent: list[Request] = []
     context.on("request", lambda request: sent.append(request))
     opened = context.new_page()
