@@ -98,6 +98,7 @@ def page(browser: Browser) -> Iterator[Page]:
 def test_the_run_page_shows_every_step_and_asks_for_no_login(dashboards: Dashboards, page: Page) -> None:
     page.goto(dashboards.zenml_page(f"/runs/{dashboards.run.id}"))
     expect(page.get_by_text(dashboards.run.name).first).to_be_visible()
+    _show_whole_graph(page)
     for step in (
         "ingest_feedback",
         "train_sft",
@@ -118,6 +119,7 @@ def test_the_front_page_is_not_the_survey(dashboards: Dashboards, page: Page) ->
 def test_the_list_of_runs_leads_to_the_run(dashboards: Dashboards, page: Page) -> None:
     page.goto(dashboards.zenml.url + dashboards.zenml.page)
     page.get_by_role("link", name=dashboards.run.name).first.click()
+    _show_whole_graph(page)
     expect(_node(page, "train_policy")).to_be_visible()
 
 
@@ -127,6 +129,7 @@ def test_the_list_of_runs_leads_to_the_run(dashboards: Dashboards, page: Page) -
 )
 def test_an_artifact_opens_as_a_page(dashboards: Dashboards, page: Page, artifact: str, heading: str) -> None:
     page.goto(dashboards.zenml_page(f"/runs/{dashboards.run.id}"))
+    _show_whole_graph(page)
     _node(page, artifact).click()
     page.get_by_role("tab", name="Visualization").click()
     page.get_by_text("Load Preview").first.click()
@@ -227,6 +230,12 @@ def test_a_taken_port_is_named_with_its_remedy(dashboards: Dashboards) -> None:
         ui.running([taken]),
     ):
         pass
+
+
+def _show_whole_graph(page: Page) -> None:
+    """Only nodes that are in view are drawn, and a graph larger than the window opens at its middle."""
+    expect(page.locator(".react-flow__node").first).to_be_visible()
+    page.get_by_role("button", name="Fit view").click()
 
 
 def _node(page: Page, name: str) -> Locator:
