@@ -1,6 +1,6 @@
 """Registering and loading a policy over HTTP, against a real `mlflow server`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,7 @@ def policy(tmp_path: Path) -> ModelDirectory:
 
 
 def test_the_champion_loads_by_alias_over_http_without_a_second_copy_of_the_weights(
-    server: str, policy: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    server: str, policy: ModelDirectory, lead_mlflow_to: Callable[[str], None]
 ) -> None:
     import mlflow
 
@@ -58,8 +58,7 @@ def test_the_champion_loads_by_alias_over_http_without_a_second_copy_of_the_weig
     )
     assert promote(registry, candidate, decision).action == "promoted"
 
-    mlflow.set_tracking_uri(server)
-    mlflow.set_registry_uri(server)
+    lead_mlflow_to(server)
     loaded = mlflow.transformers.load_model("models:/http-policy@champion")
     expected = LlamaForCausalLM.from_pretrained(policy.path, dtype=torch.float32).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.model.state_dict().items())

@@ -1,8 +1,8 @@
 """The evaluation's answers arrive in MLflow as a table that MLflow itself reads."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -17,18 +17,16 @@ SAMPLES = [
 ]
 
 
-def test_mlflow_reads_the_answers_as_a_table_of_the_run(tmp_path: Path) -> None:
+def test_mlflow_reads_the_answers_as_a_table_of_the_run(
+    tmp_path: Path, lead_mlflow_to: Callable[[str], None]
+) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with mlflow_sink(uri, RUN, {}) as sink:
         log_samples(sink, SAMPLES)
     client = MlflowClient(tracking_uri=uri)
     run = open_run(client, RUN, {})
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
-        table = client.load_table(run.info.experiment_id, TABLE, run_ids=[run.info.run_id])
-    finally:
-        mlflow.set_tracking_uri(before)
+    lead_mlflow_to(uri)
+    table = client.load_table(run.info.experiment_id, TABLE, run_ids=[run.info.run_id])
     assert table["prompt"].tolist() == ["Why?", "user: Who?"]
     assert table["policy_completion"].tolist() == ["So.", "Me."]
     assert table["policy_proxy"].tolist()[0] == pytest.approx(0.5)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,11 +96,12 @@ def test_the_registered_version_is_the_artifact_itself(
     assert len(held) == 1
 
 
-def test_mlflow_loads_the_champion_by_its_alias(mlflow: MlflowClient) -> None:
+def test_mlflow_loads_the_champion_by_its_alias(
+    mlflow: MlflowClient, lead_mlflow_to: Callable[[str], None]
+) -> None:
     import mlflow as module
 
-    module.set_tracking_uri(mlflow.tracking_uri)
-    module.set_registry_uri(mlflow.tracking_uri)
+    lead_mlflow_to(mlflow.tracking_uri)
     pipe = module.transformers.load_model("models:/policy@champion")
     assert pipe("Hello", max_new_tokens=2)[0]["generated_text"].startswith("Hello")
 
