@@ -10,10 +10,9 @@ from zenml.enums import ModelStages
 from zenml.models import ModelResponse, ModelVersionResponse
 from zenml.utils.pagination_utils import depaginate
 
+from ops.tags import ARTIFACT_TAG, DIGEST_TAG
 from rlhf.registry.store import CANDIDATE, CHAMPION, PREVIOUS
 
-_DIGEST_TAG = "rlhf.digest"
-_ARTIFACT_TAG = "zenml.artifact_version_id"
 _HELD = (ModelStages.PRODUCTION, ModelStages.STAGING)
 
 
@@ -65,7 +64,7 @@ def _counterpart(
 ) -> ModelVersionResponse:
     """ZenML's version of the same content, made or finished if need be. Its description, the content digest,
     is written last: one without it was interrupted."""
-    digest = version.tags.get(_DIGEST_TAG)
+    digest = version.tags.get(DIGEST_TAG)
     # MLflow counts from 1 again after its database was reset, and ZenML still has the old version 1.
     fallback = f"v{version.version}-{(digest or version.creation_timestamp)!s:.12}"
     client = Client()
@@ -81,7 +80,7 @@ def _counterpart(
 
 
 def _link(version: ModelVersion, twin: ModelVersionResponse) -> None:
-    artifact = version.tags.get(_ARTIFACT_TAG)
+    artifact = version.tags.get(ARTIFACT_TAG)
     if artifact is None:
         return
     from zenml.model.utils import link_artifact_version_to_model_version

@@ -13,8 +13,8 @@ from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 from materializers.transfer import is_local
 from ops.alerts import alert
 from ops.model_cards import lineage_of, policy_card, reward_model_card, write_card
-from ops.registries import ARTIFACT_TAG, RUN_TAG
 from ops.stage import MLFLOW_RUN_ID
+from ops.tags import ARTIFACT_TAG, MLFLOW_RUN_TAG, PIPELINE_RUN_TAG, RUN_NAME_TAG
 from ops.tracking import MLflowSink
 from rlhf.models.directory import ModelDirectory
 from rlhf.registry.model_card import Lineage
@@ -42,11 +42,11 @@ def candidate_of(
     lineage = lineage_of(run, runs)
     card = policy_card(run, policy, decision, metrics, lineage)
     tags = {
-        "zenml.pipeline_run_id": str(run.id),
-        "zenml.run_name": run.name,
+        PIPELINE_RUN_TAG: str(run.id),
+        RUN_NAME_TAG: run.name,
         **{f"data.{name}": digest for name, digest in lineage.data.items()},
         **_ledger_version(run),
-        **({RUN_TAG: mlflow_run.info.run_id} if mlflow_run else {}),
+        **({MLFLOW_RUN_TAG: mlflow_run.info.run_id} if mlflow_run else {}),
     }
     if decision.mode != "dry_run":
         write_card(artifact, card)

@@ -20,7 +20,8 @@ from zenml.utils.pagination_utils import depaginate
 
 from materializers.transfer import is_local
 from ops.approval import open_approvals
-from ops.registries import ARTIFACT_TAG, MLflowRegistry, policy_registry
+from ops.registries import MLflowRegistry, policy_registry
+from ops.tags import ARTIFACT_TAG, PIPELINE_RUN_TAG
 from rlhf.errors import ConfigError, PromotionError
 from rlhf.registry.retention import ArtifactRecord, Plan, RunRecord, plan
 from rlhf.registry.store import MODELS, RegisteredVersion
@@ -28,7 +29,6 @@ from rlhf.registry.transaction import mark_pruned
 
 logger = logging.getLogger(__name__)
 
-_RUN_TAG = "zenml.pipeline_run_id"
 _PAGE = 500
 
 
@@ -120,7 +120,7 @@ def _plan(older_than_days: float) -> Plan:
             )
         for version in _held(registry):
             digests.add(version.digest)
-            run_ids |= {version.tags[_RUN_TAG]} if _RUN_TAG in version.tags else set()
+            run_ids |= {version.tags[PIPELINE_RUN_TAG]} if PIPELINE_RUN_TAG in version.tags else set()
     client = Client()
     runs = depaginate(client.list_pipeline_runs, size=_PAGE, hydrate=True)
     versions = depaginate(client.list_artifact_versions, size=_PAGE, hydrate=True)

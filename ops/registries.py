@@ -21,6 +21,7 @@ from zenml.enums import StackComponentType
 
 from ops import environment
 from ops.model_control_plane import mirror
+from ops.tags import DIGEST_TAG, MLFLOW_RUN_TAG, PATH_TAG
 from ops.tracking import tracker_may_return
 from rlhf.errors import ConfigError
 from rlhf.models.directory import MANIFEST, open_directory
@@ -40,10 +41,6 @@ from rlhf.retries import retried
 
 Result = TypeVar("Result")
 
-DIGEST_TAG = "rlhf.digest"
-PATH_TAG = "rlhf.path"
-ARTIFACT_TAG = "zenml.artifact_version_id"
-RUN_TAG = "mlflow.run_id"
 PATIENCE_SECONDS = 300.0
 """How long a step waits for a registry that is away, before it fails."""
 
@@ -170,7 +167,7 @@ class MLflowRegistry:
         self._ensure(model)
         from ops.model_source import version_source
 
-        run_id = candidate.tags.get(RUN_TAG)
+        run_id = candidate.tags.get(MLFLOW_RUN_TAG)
         version = self.mlflow.create_model_version(
             self.prefix + model,
             source=version_source(self.mlflow, candidate.path, run_id, candidate.digest),

@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from ops.console import add_row, print_table
+from ops.tags import RUN_NAME_TAG
 
 if TYPE_CHECKING:  # the command line's help loads neither MLflow nor ZenML
     from ops.prune import Prunable
@@ -39,7 +40,7 @@ def list_versions(limit: int) -> None:
             f"v{version.version}",
             ", ".join([*_aliases_of(aliases, version), *(["(pruned)"] if version.pruned else [])]),
             version.tags.get("promotion.verdict", ""),
-            version.tags.get("zenml.run_name", ""),
+            version.tags.get(RUN_NAME_TAG, ""),
             version.tags.get("data.ledger_sequence", ""),
             ", ".join(models),
             version.digest[:12],

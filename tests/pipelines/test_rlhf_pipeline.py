@@ -14,8 +14,9 @@ from zenml.models import PipelineRunResponse
 
 from ops import environment, launch
 from ops.model_cards import CARD, read_card
-from ops.registries import DIGEST_TAG, policy_registry
+from ops.registries import policy_registry
 from ops.stage import MLFLOW_RUN_ID
+from ops.tags import DIGEST_TAG
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.models.directory import ModelDirectory, open_directory
 from rlhf.report import Report
