@@ -23,7 +23,7 @@ from ops import environment
 from ops.model_control_plane import mirror
 from ops.tags import DIGEST_TAG, MLFLOW_RUN_TAG, PATH_TAG
 from ops.tracking import tracker_may_return
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, ModelError
 from rlhf.models.directory import MANIFEST, open_directory
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.journal import Journal
@@ -80,17 +80,22 @@ def champion_directory(champion: ChampionRef) -> Path | None:
     """A local path with the champion's model, downloaded through the artifact store if it lies elsewhere.
 
     Raises:
-        ModelError: the registry names a champion whose files are gone.
+        ModelError: the registry names a champion whose files are gone, or are another model's.
     """
     if not champion.exists or champion.path is None:
         return None
-    if "://" not in champion.path:
-        return open_directory(Path(champion.path)).path
-    from materializers.transfer import fetch_directory
+    path = Path(champion.path)
+    if "://" in champion.path:
+        from materializers.transfer import fetch_directory
 
-    cache = environment.home() / "cache" / "models" / str(champion.digest)
-    store = Client().active_stack.artifact_store
-    return open_directory(fetch_directory(store, champion.path, cache, last=MANIFEST)).path
+        cache = environment.home() / "cache" / "models" / str(champion.digest)
+        path = fetch_directory(Client().active_stack.artifact_store, champion.path, cache, last=MANIFEST)
+    if open_directory(path).digest != champion.digest:
+        raise ModelError(
+            f"Policy version {champion.version} was registered with other content than {path} holds; restore "
+            "its files, or roll back."
+        )
+    return path
 
 
 @dataclass(frozen=True)
