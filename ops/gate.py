@@ -3,6 +3,7 @@ still agree."""
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import MetadataResourceTypes
@@ -15,6 +16,7 @@ from zenml.models import (
 from zenml.utils.pagination_utils import depaginate
 
 from ops.registries import MLflowRegistry, policy_registry
+from ops.tags import APPROVAL_RUN_TAG, APPROVAL_SEAL_TAG, SEAL_TAG, VERDICT_RUN_TAG
 from rlhf.errors import PromotionError
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.gate_report import VerdictInputs
@@ -23,11 +25,7 @@ from rlhf.registry.settings import PromotionSettings
 from rlhf.registry.store import POLICY, Candidate, by_digest
 from rlhf.report import Report
 
-SEAL_TAG = "promotion.seal"
-"""Tag of a registered version: the SHA-256 of the sealed verdict on it."""
 PROMOTE_STEP = "promote_policy"
-APPROVAL_SEAL_TAG = "promotion.approval_seal"
-"""The same of the verdict with a person's answer."""
 _DATA_TAG = "data."
 
 
@@ -57,13 +55,19 @@ def verdict_inputs(
 
 
 def link_verdict(
-    registry: MLflowRegistry, version: str | None, report: Report, *, tag: str = SEAL_TAG
+    registry: MLflowRegistry, version: str | None, report: Report, run: UUID, *, answered: bool = False
 ) -> None:
-    """Write the verdict's digest to the candidate's version in both registries; nothing after a dry run."""
+    """Write the verdict's digest to the candidate's version in both registries; nothing after a dry run.
+
+    Args:
+        run: the pipeline run that came to it, or that carried out a person's answer.
+        answered: whether the verdict holds that answer.
+    """
+    tag, run_tag = (APPROVAL_SEAL_TAG, APPROVAL_RUN_TAG) if answered else (SEAL_TAG, VERDICT_RUN_TAG)
     if version is None:
         return
     seal = report.data[SEAL]["sha256"]
-    registry.set_tags(POLICY, version, {tag: seal})
+    registry.set_tags(POLICY, version, {tag: seal, run_tag: str(run)})
     counterpart = _counterpart(str(report.data["candidate_digest"]))
     if counterpart is None:
         return
@@ -135,8 +139,8 @@ def verify(run: PipelineRunResponse) -> list[Check]:
 
 
 def _registry_checks(record: dict[str, Any]) -> list[Check]:
-    if record["mode"] == "dry_run":
-        return []
+    if record["mode"] == "dry_run" or record["verdict"] == "already_champion":
+        return []  # it left nothing there
     registry = policy_registry()
     version = by_digest(registry, POLICY, record["candidate_digest"])
     if version is None:

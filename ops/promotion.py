@@ -35,10 +35,13 @@ def candidate_of(
     sink: MetricSink,
 ) -> Candidate:
     """The policy artifact as the registry takes it: where it lies, what made it, its card, and the reward
-    models that belong to it. The cards are written beside the models unless this is a dry run."""
+    models that belong to it. The cards are written beside the models unless this is a dry run, or the
+    champion itself."""
     run = get_step_context().pipeline_run
     mlflow_run = sink.opened if isinstance(sink, MLflowSink) else None
     runs = {"ZenML": run.name, **({"MLflow": mlflow_run.info.run_id} if mlflow_run else {})}
+    # A champion keeps the card of the decision that made it one.
+    writes = decision.mode != "dry_run" and decision.verdict != "already_champion"
     lineage = lineage_of(run, runs)
     card = policy_card(run, policy, decision, metrics, lineage)
     tags = {
@@ -48,14 +51,14 @@ def candidate_of(
         **_ledger_version(run),
         **({MLFLOW_RUN_TAG: mlflow_run.info.run_id} if mlflow_run else {}),
     }
-    if decision.mode != "dry_run":
+    if writes:
         write_card(artifact, card)
     return Candidate(
         digest=policy.digest,
         path=_model_path(artifact),
         description=card,
         tags={ARTIFACT_TAG: str(artifact.id), **tags},
-        reward_models=_reward_models(run, lineage, tags, write=decision.mode != "dry_run"),
+        reward_models=_reward_models(run, lineage, tags, write=writes),
         by=_started_by(run),
     )
 

@@ -6,8 +6,9 @@ from zenml import ArtifactConfig, get_step_context, step
 
 from materializers.report import ReportMaterializer
 from ops.approval import answered_at, publish_outcome
-from ops.gate import APPROVAL_SEAL_TAG, link_verdict
+from ops.gate import link_verdict
 from ops.registries import policy_registry
+from ops.tags import RUN_NAME_TAG
 from rlhf.errors import PromotionError
 from rlhf.registry.approval import ApprovalAnswer, answered, resolve
 from rlhf.registry.champion import ChampionRef
@@ -29,6 +30,8 @@ def conclude_approval(
     if problem := seal_problem(verdict.data, key):
         raise PromotionError(f"{problem} It cannot be approved; run the gate again.")
     decision = decision_of(verdict.data)
+    context = get_step_context()
+    judged = context.inputs["verdict"][0]
     registry = policy_registry()
     current = settled_champion(registry)
     answer = ApprovalAnswer(approve=approve, approver=approver, reason=reason)
@@ -36,7 +39,7 @@ def conclude_approval(
         decision,
         answer,
         expires_at=expiry_of(verdict.data),
-        answered_at=answered_at(get_step_context().pipeline_run),
+        answered_at=answered_at(context.pipeline_run),
         champion=current.as_champion() if current else ChampionRef(),
     )
     final = answered(decision, answer, outcome)
@@ -47,10 +50,11 @@ def conclude_approval(
             f"Model {decision.candidate_digest[:12]} is no longer registered, so it cannot be promoted."
         )
     if final.promote:
-        candidate = Candidate(digest=version.digest, path=version.path)
+        tags = {RUN_NAME_TAG: judged.run.name}
+        candidate = Candidate(digest=version.digest, path=version.path, tags=tags)
         promote(registry, candidate, final, by=answer.approver, why=answer.reason)
     else:
         registry.set_tags(POLICY, version.version, decision_tags(final))
-    link_verdict(registry, version.version, report, tag=APPROVAL_SEAL_TAG)
-    publish_outcome(get_step_context().inputs["verdict"][0], outcome, final.summary)
+    link_verdict(registry, version.version, report, context.pipeline_run.id, answered=True)
+    publish_outcome(judged, outcome, final.summary)
     return report

@@ -13,6 +13,7 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from ops import environment, launch
+from ops.gate import verdict_record, verify
 from ops.model_cards import CARD, read_card
 from ops.registries import policy_registry
 from ops.stage import MLFLOW_RUN_ID
@@ -212,6 +213,17 @@ class TestASecondRun:
         assert isinstance(report, Report)
         assert report.data["verdict"] == "already_champion"
         assert len(policy_registry().mlflow.search_model_versions("name = 'policy'")) == 1
+
+    def test_leaves_the_verdict_that_promoted_the_champion_in_both_registries_and_on_its_card(
+        self, first_run: PipelineRunResponse, second: PipelineRunResponse
+    ) -> None:
+        for run in (first_run, second):
+            assert [check.what for check in verify(run) if check.problem] == []
+        champion = policy_registry().champion()
+        assert champion is not None
+        card = read_card(champion.path)
+        assert card is not None
+        assert verdict_record(first_run)["summary"] in card
 
     def test_is_cached_entirely_the_next_time(self, second: PipelineRunResponse) -> None:
         third = finished(launch.run(str(TINY)))
