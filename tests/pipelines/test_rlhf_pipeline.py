@@ -246,6 +246,10 @@ def test_one_key_switches_the_algorithm(
     assert ran == NEVER_CACHED | {"train_policy", "evaluate_policy"}
     frontier = _output(run, "train_policy", "frontier")
     assert sorted(set(frontier["update"])) == [0, 1, 2]  # type: ignore[index]
+    report = _output(run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    maximised = set() if reward is None else {"maximised"}
+    assert report.data["frontier"][0]["rewards"].keys() == {"proxy", "selection", "judge", "gold"} | maximised
     metrics = mlflow.get_run(_mlflow_run_id(run)).data.metrics
     assert {f"{algorithm}/loss", f"{algorithm}_eval/selection_reward", f"seconds/{algorithm}"} <= set(metrics)
     assert not any(name.startswith("ppo") for name in metrics)
