@@ -128,10 +128,11 @@ class TestAnswers:
         assert "There is no run 'nothing-like-it'" in invoke("reject", "nothing-like-it")[1]
 
     def test_another_process_approves_and_the_candidate_becomes_champion_once(
-        self, third: PipelineRunResponse
+        self, third: PipelineRunResponse, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fourth = waiting_run()  # judged against the same champion
         assert not {str(third.id), str(fourth.id)} & runs_that_may_go()  # though another run made the policy
+        listed = [request for request in approval.open_requests() if request.run == third.name]
         command = [
             sys.executable,
             "-m",
@@ -161,3 +162,8 @@ class TestAnswers:
         assert approval.open_requests() == []
         assert str(third.id) not in runs_that_may_go()  # its verdict is why the champion is one
         assert str(fourth.id) in runs_that_may_go()
+
+        # a run that found it expired while the answer, in time, was being carried out
+        monkeypatch.setattr(approval, "open_requests", lambda: listed)
+        assert approval.close_expired(datetime.now(UTC) + timedelta(days=8)) == []
+        assert closed_as(third) == "approved"
