@@ -15,9 +15,11 @@ from zenml.models import (
 )
 from zenml.utils.pagination_utils import depaginate
 
+from materializers.report import report_digest
 from ops.registries import MLflowRegistry, policy_registry
 from ops.tags import APPROVAL_RUN_TAG, APPROVAL_SEAL_TAG, SEAL_TAG, VERDICT_RUN_TAG
-from rlhf.errors import PromotionError
+from rlhf.errors import PromotionError, RLHFError
+from rlhf.models.directory import directory_digest
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.gate_report import VerdictInputs
 from rlhf.registry.seal import SEAL, seal_problem, signing_key
@@ -118,7 +120,8 @@ def verdict_record(run: PipelineRunResponse) -> dict[str, Any]:
 
 
 def verify(run: PipelineRunResponse) -> list[Check]:
-    """Compare a run's verdict with its seal, with the artifacts it speaks of and with both registries.
+    """Compare a run's verdict with its seal, with the artifacts it speaks of, whose content is taken anew, and
+    with both registries.
 
     The key is taken from the environment variable that the gate's settings named.
 
@@ -132,7 +135,7 @@ def verify(run: PipelineRunResponse) -> list[Check]:
     checks = [Check("signature" if key else "digest", seal_problem(record, key))]
     taken = run.steps[PROMOTE_STEP].inputs
     for name, sealed in (("policy", inputs.candidate), ("evaluation", inputs.evaluation)):
-        checks.append(_compare(f"artifact {name}", sealed, taken[name][0].content_hash))
+        checks.append(_compare(f"artifact {name}", sealed, _content(taken[name][0])))
     champion = taken["champion"][0].load() if taken.get("champion") else ChampionRef()
     checks.append(_compare("champion", inputs.champion, champion.digest))
     return [*checks, *_registry_checks(record)]
@@ -155,6 +158,15 @@ def _registry_checks(record: dict[str, Any]) -> list[Check]:
     ]
 
 
+def _content(artifact: ArtifactVersionResponse) -> str:
+    """Digest of what lies in the artifact store now."""
+    try:
+        found = artifact.load(disable_cache=True)
+    except (RLHFError, OSError, ValueError):  # gone, or no longer what its materializer wrote
+        return "nothing that can be read"
+    return report_digest(found) if isinstance(found, Report) else directory_digest(found.path)
+
+
 def _counterpart(digest: str) -> ModelVersionResponse | None:
     """ZenML's version of a policy, by its content."""
     client = Client()
@@ -166,5 +178,5 @@ def _counterpart(digest: str) -> ModelVersionResponse | None:
 
 
 def _compare(what: str, sealed: object, found: object) -> Check:
-    problem = None if sealed == found else f"the verdict says {sealed!s:.12}, but there is {found!s:.12}."
+    problem = None if sealed == found else f"the verdict says {sealed!s:.12}, but there is {found!s:.24}."
     return Check(what, problem)

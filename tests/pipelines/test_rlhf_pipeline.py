@@ -230,6 +230,19 @@ class TestASecondRun:
         assert {name for name, status in _status(third).items() if status != "cached"} == NEVER_CACHED
 
 
+def test_a_figure_that_was_changed_in_the_artifact_store_is_found(first_run: PipelineRunResponse) -> None:
+    file = Path(first_run.steps["evaluate_policy"].outputs["evaluation"][0].uri) / "report.json"
+    before = file.read_text()
+    report = json.loads(before)
+    report["data"]["metrics"]["eval/kl"] += 1
+    for changed in (json.dumps(report), before[:-1]):
+        try:
+            file.write_text(changed)
+            assert [check.what for check in verify(first_run) if check.problem] == ["artifact evaluation"]
+        finally:
+            file.write_text(before)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "reward"),
     [("dpo", None), ("rloo", {"type": "mix", "rewards": [{"type": "proxy"}], "weights": [2.0]})],
