@@ -120,8 +120,8 @@ def verdict_record(run: PipelineRunResponse) -> dict[str, Any]:
 
 
 def verify(run: PipelineRunResponse) -> list[Check]:
-    """Compare a run's verdict with its seal, with the artifacts it speaks of, whose content is taken anew, and
-    with both registries.
+    """Compare a run's verdict with its seal, with the present content of the artifacts it speaks of and with
+    both registries.
 
     The key is taken from the environment variable that the gate's settings named.
 
