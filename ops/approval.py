@@ -256,7 +256,8 @@ def _expire(request: OpenRequest) -> None:
     client = Client()
     reason = f"Nobody answered until {request.expires_at:%Y-%m-%d %H:%M} UTC."
     registry = policy_registry()
-    if (version := by_digest(registry, POLICY, request.candidate)) is not None:
+    version = by_digest(registry, POLICY, request.candidate)
+    if version is not None and version != registry.champion():  # whom another answer let pass
         registry.set_tags(
             POLICY, version.version, {"promotion.approved": "false", "promotion.approval_reason": reason}
         )

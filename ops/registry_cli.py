@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -197,9 +198,13 @@ def _print_prunable(found: Prunable) -> None:
 
 
 def _store() -> MLflowRegistry:
+    from ops.zenml_process import ZenMLProcess
+
+    # First: it loads ZenML while this process loads MLflow.
+    zenml = ZenMLProcess() if sys.platform == "linux" else None
     from ops.registries import policy_registry
 
-    return policy_registry()
+    return policy_registry(zenml)
 
 
 def _aliases_of(aliases: dict[str, str], version: RegisteredVersion) -> Sequence[str]:

@@ -53,8 +53,11 @@ def conclude_approval(
         tags = {RUN_NAME_TAG: judged.run.name}
         candidate = Candidate(digest=version.digest, path=version.path, tags=tags)
         promote(registry, candidate, final, by=answer.approver, why=answer.reason)
-    else:
+    # A champion of the same weights was let pass by another answer, which stays on it.
+    reigns = current is not None and current.version == version.version
+    if not final.promote and not reigns:
         registry.set_tags(POLICY, version.version, decision_tags(final))
-    link_verdict(registry, version.version, report, context.pipeline_run.id, answered=True)
+    if final.promote or not reigns:
+        link_verdict(registry, version.version, report, context.pipeline_run.id, answered=True)
     publish_outcome(judged, outcome, final.summary)
     return report
