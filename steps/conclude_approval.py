@@ -10,7 +10,7 @@ from ops.gate import link_verdict
 from ops.registries import policy_registry
 from ops.tags import RUN_NAME_TAG
 from rlhf.errors import PromotionError
-from rlhf.registry.approval import ApprovalAnswer, answered, resolve
+from rlhf.registry.approval import ApprovalAnswer, answered, carried_out, resolve
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.gate_report import VerdictInputs, decision_of, expiry_of, verdict_report
 from rlhf.registry.promotion import decision_tags
@@ -35,12 +35,13 @@ def conclude_approval(
     registry = policy_registry()
     current = settled_champion(registry)
     answer = ApprovalAnswer(approve=approve, approver=approver, reason=reason)
+    reigning = current.as_champion() if current else ChampionRef()
     outcome = resolve(
         decision,
         answer,
         expires_at=expiry_of(verdict.data),
         answered_at=answered_at(context.pipeline_run),
-        champion=current.as_champion() if current else ChampionRef(),
+        champion=decision.champion if carried_out(decision, answer, current) else reigning,
     )
     final = answered(decision, answer, outcome)
     report = verdict_report(final, inputs, key=key)
