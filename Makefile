@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= support_desk
 SERVERS := $(abspath $(or $(RLHF_HOME),.rlhf)/servers)
+QUANTIZE := $(abspath $(or $(RLHF_HOME),.rlhf)/extras/quantize)
 vpath %.lock tests/integration/annotation_servers tests/integration/object_store
 
 # CPU threads wait passively and number one unless a stage asks for more: spinning barriers of two
@@ -20,9 +21,17 @@ run: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not ui and not servers and not recovery"
 
-# Further whole runs: approvals, export, retention, resumption, retraining, plans, a server that is away.
-test-slow: $(READY)
+# Integer weights, and further whole runs: challenges, approvals, export, retention, resumption, retraining,
+# plans, a server that is away.
+test-slow: $(READY) $(QUANTIZE)/.ready
+	PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/rlhf/training/test_quantization_aware.py
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+
+# Beside the environment and not in it: what transformers and PEFT find installed, they load in every run.
+$(QUANTIZE)/.ready: tests/rlhf/training/quantize.lock $(READY)
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target $(@D) -r $<
+	touch $@
 
 test-ui: $(READY)
 	$(BIN)/python -m pytest -m ui

@@ -13,6 +13,11 @@ from rlhf.feedback.rows import canonical_json
 from rlhf.report import Report
 
 
+def report_digest(report: Report) -> str:
+    """The content of a report: its figures and its page."""
+    return hashlib.sha256(f"{canonical_json(report.data)}\0{report.html}".encode()).hexdigest()
+
+
 class ReportMaterializer(BaseMaterializer):
     """Stores a :class:`Report` as ``report.json`` and ``report.html``."""
 
@@ -32,7 +37,7 @@ class ReportMaterializer(BaseMaterializer):
             return Report(stored["title"], stored["data"], stream.read())
 
     def compute_content_hash(self, data: Report) -> str | None:
-        return hashlib.sha256(f"{canonical_json(data.data)}\0{data.html}".encode()).hexdigest()
+        return report_digest(data)
 
     def extract_metadata(self, data: Report) -> dict[str, MetadataType]:
         figures = {k: v for k, v in data.data.items() if isinstance(v, (int, float, str, bool))}

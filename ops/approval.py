@@ -55,6 +55,7 @@ class OpenRequest:
     """The verdict's artifact version."""
     run: str
     """Name of the run that came to the verdict."""
+    run_id: str
     candidate: str
     """Digest of the candidate."""
     champion: str | None
@@ -82,17 +83,13 @@ def open_requests() -> list[OpenRequest]:
             OpenRequest(
                 artifact=artifact.id,
                 run=run.name,
+                run_id=str(run.id),
                 candidate=str(record["candidate_digest"]),
                 champion=record["inputs"]["champion"],
                 expires_at=expiry_of(record),
             )
         )
     return found
-
-
-def open_approvals() -> set[str]:
-    """Digests of all models that an open request speaks of: nothing of them may be deleted."""
-    return {d for request in open_requests() for d in (request.candidate, request.champion) if d}
 
 
 def close_expired(now: datetime | None = None) -> list[OpenRequest]:
@@ -102,11 +99,16 @@ def close_expired(now: datetime | None = None) -> list[OpenRequest]:
         The requests that were closed.
     """
     now = now or datetime.now(UTC)
-    expired = [request for request in open_requests() if request.expires_at < now]
-    for request in expired:
-        with _lock():
+    closed = []
+    for request in open_requests():
+        if request.expires_at >= now:
+            continue
+        with _lock():  # and perhaps after an answer that came in time and was being carried out
+            if CLOSED in Client().get_artifact_version(request.artifact).run_metadata:
+                continue
             _expire(request)
-    return expired
+        closed.append(request)
+    return closed
 
 
 def request_approval(run: PipelineRunResponse) -> PipelineRunResponse | None:
@@ -254,7 +256,8 @@ def _expire(request: OpenRequest) -> None:
     client = Client()
     reason = f"Nobody answered until {request.expires_at:%Y-%m-%d %H:%M} UTC."
     registry = policy_registry()
-    if (version := by_digest(registry, POLICY, request.candidate)) is not None:
+    version = by_digest(registry, POLICY, request.candidate)
+    if version is not None and version != registry.champion():  # whom another answer let pass
         registry.set_tags(
             POLICY, version.version, {"promotion.approved": "false", "promotion.approval_reason": reason}
         )

@@ -107,7 +107,6 @@ def _local(path: Path) -> Resolved:
 def _registered(source: str, name: str, alias: str | None, version: str | None) -> Resolved:
     from ops.model_cards import read_card
     from ops.registries import champion_directory, policy_registry
-    from rlhf.models.directory import open_directory
     from rlhf.registry.store import POLICY
 
     if name != POLICY:
@@ -123,7 +122,5 @@ def _registered(source: str, name: str, alias: str | None, version: str | None) 
     path = champion_directory(entry.as_champion())
     if path is None:
         raise ModelError(f"{source} has no directory; register it anew.")
-    if open_directory(path).digest != entry.digest:
-        raise ModelError(f"{source} was registered with other content than {path} holds; restore its files.")
     card = read_card(entry.path) or registry.description(POLICY, entry.version)
     return Resolved(f"{POLICY} v{entry.version}", path, card)

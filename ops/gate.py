@@ -3,6 +3,7 @@ still agree."""
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import MetadataResourceTypes
@@ -14,8 +15,11 @@ from zenml.models import (
 )
 from zenml.utils.pagination_utils import depaginate
 
+from materializers.report import report_digest
 from ops.registries import MLflowRegistry, policy_registry
-from rlhf.errors import PromotionError
+from ops.tags import APPROVAL_RUN_TAG, APPROVAL_SEAL_TAG, SEAL_TAG, VERDICT_RUN_TAG
+from rlhf.errors import PromotionError, RLHFError
+from rlhf.models.directory import directory_digest
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.gate_report import VerdictInputs
 from rlhf.registry.seal import SEAL, seal_problem, signing_key
@@ -23,11 +27,7 @@ from rlhf.registry.settings import PromotionSettings
 from rlhf.registry.store import POLICY, Candidate, by_digest
 from rlhf.report import Report
 
-SEAL_TAG = "promotion.seal"
-"""Tag of a registered version: the SHA-256 of the sealed verdict on it."""
 PROMOTE_STEP = "promote_policy"
-APPROVAL_SEAL_TAG = "promotion.approval_seal"
-"""The same of the verdict with a person's answer."""
 _DATA_TAG = "data."
 
 
@@ -57,13 +57,19 @@ def verdict_inputs(
 
 
 def link_verdict(
-    registry: MLflowRegistry, version: str | None, report: Report, *, tag: str = SEAL_TAG
+    registry: MLflowRegistry, version: str | None, report: Report, run: UUID, *, answered: bool = False
 ) -> None:
-    """Write the verdict's digest to the candidate's version in both registries; nothing after a dry run."""
+    """Write the verdict's digest to the candidate's version in both registries; nothing after a dry run.
+
+    Args:
+        run: the pipeline run that came to it, or that carried out a person's answer.
+        answered: whether the verdict holds that answer.
+    """
+    tag, run_tag = (APPROVAL_SEAL_TAG, APPROVAL_RUN_TAG) if answered else (SEAL_TAG, VERDICT_RUN_TAG)
     if version is None:
         return
     seal = report.data[SEAL]["sha256"]
-    registry.set_tags(POLICY, version, {tag: seal})
+    registry.set_tags(POLICY, version, {tag: seal, run_tag: str(run)})
     counterpart = _counterpart(str(report.data["candidate_digest"]))
     if counterpart is None:
         return
@@ -114,7 +120,8 @@ def verdict_record(run: PipelineRunResponse) -> dict[str, Any]:
 
 
 def verify(run: PipelineRunResponse) -> list[Check]:
-    """Compare a run's verdict with its seal, with the artifacts it speaks of and with both registries.
+    """Compare a run's verdict with its seal, with the present content of the artifacts it speaks of and with
+    both registries.
 
     The key is taken from the environment variable that the gate's settings named.
 
@@ -128,15 +135,15 @@ def verify(run: PipelineRunResponse) -> list[Check]:
     checks = [Check("signature" if key else "digest", seal_problem(record, key))]
     taken = run.steps[PROMOTE_STEP].inputs
     for name, sealed in (("policy", inputs.candidate), ("evaluation", inputs.evaluation)):
-        checks.append(_compare(f"artifact {name}", sealed, taken[name][0].content_hash))
+        checks.append(_compare(f"artifact {name}", sealed, _content(taken[name][0])))
     champion = taken["champion"][0].load() if taken.get("champion") else ChampionRef()
     checks.append(_compare("champion", inputs.champion, champion.digest))
     return [*checks, *_registry_checks(record)]
 
 
 def _registry_checks(record: dict[str, Any]) -> list[Check]:
-    if record["mode"] == "dry_run":
-        return []
+    if record["mode"] == "dry_run" or record["verdict"] == "already_champion":
+        return []  # it left nothing there
     registry = policy_registry()
     version = by_digest(registry, POLICY, record["candidate_digest"])
     if version is None:
@@ -151,6 +158,15 @@ def _registry_checks(record: dict[str, Any]) -> list[Check]:
     ]
 
 
+def _content(artifact: ArtifactVersionResponse) -> str:
+    """Digest of what lies in the artifact store now."""
+    try:
+        found = artifact.load(disable_cache=True)
+    except (RLHFError, OSError, ValueError):  # gone, or no longer what its materializer wrote
+        return "nothing that can be read"
+    return report_digest(found) if isinstance(found, Report) else directory_digest(found.path)
+
+
 def _counterpart(digest: str) -> ModelVersionResponse | None:
     """ZenML's version of a policy, by its content."""
     client = Client()
@@ -162,5 +178,5 @@ def _counterpart(digest: str) -> ModelVersionResponse | None:
 
 
 def _compare(what: str, sealed: object, found: object) -> Check:
-    problem = None if sealed == found else f"the verdict says {sealed!s:.12}, but there is {found!s:.12}."
+    problem = None if sealed == found else f"the verdict says {sealed!s:.12}, but there is {found!s:.24}."
     return Check(what, problem)

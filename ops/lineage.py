@@ -10,7 +10,8 @@ from zenml.client import Client
 from zenml.models import ArtifactVersionResponse
 from zenml.utils.pagination_utils import depaginate
 
-from ops.registries import ARTIFACT_TAG, policy_registry
+from ops.registries import policy_registry
+from ops.tags import ARTIFACT_TAG
 from rlhf.errors import ConfigError
 from rlhf.feedback.ledger.table import canonical_url
 from rlhf.registry.store import POLICY, Alias, place

@@ -4,20 +4,20 @@ to its artifact, with the stage that its alias stands for. So both UIs say the s
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from mlflow.entities.model_registry import ModelVersion
 from zenml.client import Client
 from zenml.enums import ModelStages
 from zenml.models import ModelResponse, ModelVersionResponse
 from zenml.utils.pagination_utils import depaginate
 
+from ops.zenml_process import MirroredVersion
 from rlhf.registry.store import CANDIDATE, CHAMPION, PREVIOUS
 
-_DIGEST_TAG = "rlhf.digest"
-_ARTIFACT_TAG = "zenml.artifact_version_id"
 _HELD = (ModelStages.PRODUCTION, ModelStages.STAGING)
 
 
-def mirror(name: str, description: str, versions: Sequence[ModelVersion], aliases: Mapping[str, str]) -> None:
+def mirror(
+    name: str, description: str, versions: Sequence[MirroredVersion], aliases: Mapping[str, str]
+) -> None:
     """Make ZenML's versions and stages those of the registry, from whatever state an interruption left.
 
     Args:
@@ -35,7 +35,7 @@ def mirror(name: str, description: str, versions: Sequence[ModelVersion], aliase
     for version in versions:
         twin = _counterpart(model, version, known)
         known[twin.name] = twin
-        wanted[twin.name] = stage_of(str(version.version), aliases)
+        wanted[twin.name] = stage_of(version.version, aliases)
     # Who takes a stage comes first: ZenML has one holder of each, and archives the old one by itself.
     stages = {twin: known[twin].stage for twin in wanted}
     for twin, stage in sorted(wanted.items(), key=lambda item: item[1] not in _HELD):
@@ -61,33 +61,31 @@ def stage_of(version: str, aliases: Mapping[str, str]) -> ModelStages | None:
 
 
 def _counterpart(
-    model: ModelResponse, version: ModelVersion, known: Mapping[str, ModelVersionResponse]
+    model: ModelResponse, version: MirroredVersion, known: Mapping[str, ModelVersionResponse]
 ) -> ModelVersionResponse:
     """ZenML's version of the same content, made or finished if need be. Its description, the content digest,
     is written last: one without it was interrupted."""
-    digest = version.tags.get(_DIGEST_TAG)
     # MLflow counts from 1 again after its database was reset, and ZenML still has the old version 1.
-    fallback = f"v{version.version}-{(digest or version.creation_timestamp)!s:.12}"
+    fallback = f"v{version.version}-{(version.digest or version.created)!s:.12}"
     client = Client()
     for name in (f"v{version.version}", fallback):
         twin = known.get(name)
-        if twin is not None and twin.description == (digest or ""):
+        if twin is not None and twin.description == version.digest:
             return twin
         if twin is None or not twin.description:
             made = twin or client.create_model_version(model.id, name=name)
             _link(version, made)
-            return client.update_model_version(model.id, made.id, description=digest or "")
+            return client.update_model_version(model.id, made.id, description=version.digest)
     return known[fallback]
 
 
-def _link(version: ModelVersion, twin: ModelVersionResponse) -> None:
-    artifact = version.tags.get(_ARTIFACT_TAG)
-    if artifact is None:
+def _link(version: MirroredVersion, twin: ModelVersionResponse) -> None:
+    if version.artifact is None:
         return
     from zenml.model.utils import link_artifact_version_to_model_version
 
     try:
-        found = Client().get_artifact_version(UUID(artifact))
+        found = Client().get_artifact_version(UUID(version.artifact))
     except KeyError:  # pruned
         return
     link_artifact_version_to_model_version(found, twin)

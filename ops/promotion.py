@@ -13,8 +13,8 @@ from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 from materializers.transfer import is_local
 from ops.alerts import alert
 from ops.model_cards import lineage_of, policy_card, reward_model_card, write_card
-from ops.registries import ARTIFACT_TAG, RUN_TAG
 from ops.stage import MLFLOW_RUN_ID
+from ops.tags import ARTIFACT_TAG, MLFLOW_RUN_TAG, PIPELINE_RUN_TAG, RUN_NAME_TAG
 from ops.tracking import MLflowSink
 from rlhf.models.directory import ModelDirectory
 from rlhf.registry.model_card import Lineage
@@ -35,27 +35,30 @@ def candidate_of(
     sink: MetricSink,
 ) -> Candidate:
     """The policy artifact as the registry takes it: where it lies, what made it, its card, and the reward
-    models that belong to it. The cards are written beside the models unless this is a dry run."""
+    models that belong to it. The cards are written beside the models unless this is a dry run, or the
+    champion itself."""
     run = get_step_context().pipeline_run
     mlflow_run = sink.opened if isinstance(sink, MLflowSink) else None
     runs = {"ZenML": run.name, **({"MLflow": mlflow_run.info.run_id} if mlflow_run else {})}
+    # A champion keeps the card of the decision that made it one.
+    writes = decision.mode != "dry_run" and decision.verdict != "already_champion"
     lineage = lineage_of(run, runs)
     card = policy_card(run, policy, decision, metrics, lineage)
     tags = {
-        "zenml.pipeline_run_id": str(run.id),
-        "zenml.run_name": run.name,
+        PIPELINE_RUN_TAG: str(run.id),
+        RUN_NAME_TAG: run.name,
         **{f"data.{name}": digest for name, digest in lineage.data.items()},
         **_ledger_version(run),
-        **({RUN_TAG: mlflow_run.info.run_id} if mlflow_run else {}),
+        **({MLFLOW_RUN_TAG: mlflow_run.info.run_id} if mlflow_run else {}),
     }
-    if decision.mode != "dry_run":
+    if writes:
         write_card(artifact, card)
     return Candidate(
         digest=policy.digest,
         path=_model_path(artifact),
         description=card,
         tags={ARTIFACT_TAG: str(artifact.id), **tags},
-        reward_models=_reward_models(run, lineage, tags, write=decision.mode != "dry_run"),
+        reward_models=_reward_models(run, lineage, tags, write=writes),
         by=_started_by(run),
     )
 

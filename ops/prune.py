@@ -19,8 +19,9 @@ from zenml.stack import StackComponent
 from zenml.utils.pagination_utils import depaginate
 
 from materializers.transfer import is_local
-from ops.approval import open_approvals
-from ops.registries import ARTIFACT_TAG, MLflowRegistry, policy_registry
+from ops.approval import open_requests
+from ops.registries import MLflowRegistry, policy_registry
+from ops.tags import APPROVAL_RUN_TAG, ARTIFACT_TAG, PIPELINE_RUN_TAG, VERDICT_RUN_TAG
 from rlhf.errors import ConfigError, PromotionError
 from rlhf.registry.retention import ArtifactRecord, Plan, RunRecord, plan
 from rlhf.registry.store import MODELS, RegisteredVersion
@@ -28,8 +29,8 @@ from rlhf.registry.transaction import mark_pruned
 
 logger = logging.getLogger(__name__)
 
-_RUN_TAG = "zenml.pipeline_run_id"
 _PAGE = 500
+_RUN_TAGS = (PIPELINE_RUN_TAG, VERDICT_RUN_TAG, APPROVAL_RUN_TAG)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,11 @@ def delete(found: Prunable, *, by: str) -> int:
 
 def _plan(older_than_days: float) -> Plan:
     registry = _registry()
-    digests, run_ids = set(open_approvals()), set()
+    digests, run_ids = set(), set()
+    # The run of the verdict too: its policy may be another run's, taken from the cache.
+    for request in open_requests():
+        digests |= {digest for digest in (request.candidate, request.champion) if digest}
+        run_ids.add(request.run_id)
     if registry is not None:
         if (journal := registry.journal()) is not None:
             raise PromotionError(
@@ -120,7 +125,7 @@ def _plan(older_than_days: float) -> Plan:
             )
         for version in _held(registry):
             digests.add(version.digest)
-            run_ids |= {version.tags[_RUN_TAG]} if _RUN_TAG in version.tags else set()
+            run_ids |= {version.tags[name] for name in _RUN_TAGS if name in version.tags}
     client = Client()
     runs = depaginate(client.list_pipeline_runs, size=_PAGE, hydrate=True)
     versions = depaginate(client.list_artifact_versions, size=_PAGE, hydrate=True)

@@ -16,13 +16,12 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
-from zenml.client import Client
-from zenml.enums import StackComponentType
 
 from ops import environment
-from ops.model_control_plane import mirror
+from ops.tags import ARTIFACT_TAG, DIGEST_TAG, MLFLOW_RUN_TAG, PATH_TAG
 from ops.tracking import tracker_may_return
-from rlhf.errors import ConfigError
+from ops.zenml_process import MirroredVersion, ZenMLProcess, mirror, registry_uri
+from rlhf.errors import ConfigError, ModelError
 from rlhf.models.directory import MANIFEST, open_directory
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.journal import Journal
@@ -40,10 +39,6 @@ from rlhf.retries import retried
 
 Result = TypeVar("Result")
 
-DIGEST_TAG = "rlhf.digest"
-PATH_TAG = "rlhf.path"
-ARTIFACT_TAG = "zenml.artifact_version_id"
-RUN_TAG = "mlflow.run_id"
 PATIENCE_SECONDS = 300.0
 """How long a step waits for a registry that is away, before it fails."""
 
@@ -59,19 +54,22 @@ _DESCRIPTIONS: Mapping[ModelName, str] = {
 }
 
 
-def policy_registry() -> "MLflowRegistry":
+def policy_registry(zenml: ZenMLProcess | None = None) -> "MLflowRegistry":
     """The registry of the active stack.
+
+    Args:
+        zenml: where to ask ZenML, instead of this process.
 
     Raises:
         ConfigError: the stack has no MLflow tracker to hold a registry.
     """
-    uri = _registry_uri()
+    uri = zenml.registry_uri() if zenml else registry_uri()
     if uri is None:
         raise ConfigError(
             "The active stack has no MLflow experiment tracker, which holds the model registry; activate a "
             "stack that has one, such as rlhf-local (`rlhf run` registers it)."
         )
-    return MLflowRegistry(MlflowClient(tracking_uri=uri, registry_uri=uri))
+    return MLflowRegistry(MlflowClient(tracking_uri=uri, registry_uri=uri), zenml=zenml)
 
 
 def patiently(call: Callable[[], Result], *, doing: str) -> Result:
@@ -83,17 +81,24 @@ def champion_directory(champion: ChampionRef) -> Path | None:
     """A local path with the champion's model, downloaded through the artifact store if it lies elsewhere.
 
     Raises:
-        ModelError: the registry names a champion whose files are gone.
+        ModelError: the registry names a champion whose files are gone, or are another model's.
     """
     if not champion.exists or champion.path is None:
         return None
-    if "://" not in champion.path:
-        return open_directory(Path(champion.path)).path
-    from materializers.transfer import fetch_directory
+    path = Path(champion.path)
+    if "://" in champion.path:
+        from zenml.client import Client
 
-    cache = environment.home() / "cache" / "models" / str(champion.digest)
-    store = Client().active_stack.artifact_store
-    return open_directory(fetch_directory(store, champion.path, cache, last=MANIFEST)).path
+        from materializers.transfer import fetch_directory
+
+        cache = environment.home() / "cache" / "models" / str(champion.digest)
+        path = fetch_directory(Client().active_stack.artifact_store, champion.path, cache, last=MANIFEST)
+    if open_directory(path).digest != champion.digest:
+        raise ModelError(
+            f"Policy version {champion.version} was registered with other content than {path} holds; restore "
+            "its files, or roll back."
+        )
+    return path
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class MLflowRegistry:
     mlflow: MlflowClient
     prefix: str = ""
     """Before every name, so that several registries fit on one server."""
+    zenml: ZenMLProcess | None = None
+    """Where ZenML's control plane is brought to this registry, instead of this process."""
 
     @property
     def place(self) -> str:
@@ -170,7 +177,7 @@ class MLflowRegistry:
         self._ensure(model)
         from ops.model_source import version_source
 
-        run_id = candidate.tags.get(RUN_TAG)
+        run_id = candidate.tags.get(MLFLOW_RUN_TAG)
         version = self.mlflow.create_model_version(
             self.prefix + model,
             source=version_source(self.mlflow, candidate.path, run_id, candidate.digest),
@@ -195,15 +202,26 @@ class MLflowRegistry:
     def available(self, version: RegisteredVersion) -> bool:
         if "://" not in version.path:
             return (Path(version.path) / MANIFEST).exists()
+        from zenml.client import Client
+
         return bool(Client().active_stack.artifact_store.exists(f"{version.path.rstrip('/')}/{MANIFEST}"))
 
     def follow(self) -> None:
+        to_zenml = self.zenml.mirror if self.zenml else mirror
         aliases = self.aliases()
         for model, description in _DESCRIPTIONS.items():
-            versions = self.mlflow_versions(model)
+            versions = [
+                MirroredVersion(
+                    version=str(version.version),
+                    digest=version.tags.get(DIGEST_TAG, ""),
+                    artifact=version.tags.get(ARTIFACT_TAG),
+                    created=version.creation_timestamp,
+                )
+                for version in self.mlflow_versions(model)
+            ]
             if versions:
                 own = {p.partition("@")[2]: v for p, v in aliases.items() if p.startswith(f"{model}@")}
-                mirror(self.prefix + model, description, versions, own)
+                to_zenml(self.prefix + model, description, versions, own)
 
     def description(self, model: ModelName, version: str) -> str:
         """What MLflow shows of a version: its card, perhaps cut."""
@@ -233,18 +251,6 @@ class MLflowRegistry:
         except MlflowException as error:
             if error.error_code != _EXISTS:
                 raise
-
-
-def _registry_uri() -> str | None:
-    """The tracking URI of the active stack's MLflow tracker, without loading the stack, which takes a second;
-    one that refers to a secret needs the stack to fill it in."""
-    trackers = Client().active_stack_model.components.get(StackComponentType.EXPERIMENT_TRACKER, [])
-    uri = next((t.configuration.get("tracking_uri") for t in trackers if t.flavor_name == "mlflow"), None)
-    if uri is None or "{{" in uri:
-        from ops.stage import tracking_uri
-
-        return tracking_uri()
-    return str(uri)
 
 
 def _registered(version: ModelVersion) -> RegisteredVersion:

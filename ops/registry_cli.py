@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from rich.table import Table
 
 from ops.console import add_row, print_table
+from ops.tags import RUN_NAME_TAG
 
 if TYPE_CHECKING:  # the command line's help loads neither MLflow nor ZenML
     from ops.prune import Prunable
@@ -39,7 +41,7 @@ def list_versions(limit: int) -> None:
             f"v{version.version}",
             ", ".join([*_aliases_of(aliases, version), *(["(pruned)"] if version.pruned else [])]),
             version.tags.get("promotion.verdict", ""),
-            version.tags.get("zenml.run_name", ""),
+            version.tags.get(RUN_NAME_TAG, ""),
             version.tags.get("data.ledger_sequence", ""),
             ", ".join(models),
             version.digest[:12],
@@ -196,9 +198,13 @@ def _print_prunable(found: Prunable) -> None:
 
 
 def _store() -> MLflowRegistry:
+    from ops.zenml_process import ZenMLProcess
+
+    # First: it loads ZenML while this process loads MLflow.
+    zenml = ZenMLProcess() if sys.platform == "linux" else None
     from ops.registries import policy_registry
 
-    return policy_registry()
+    return policy_registry(zenml)
 
 
 def _aliases_of(aliases: dict[str, str], version: RegisteredVersion) -> Sequence[str]:

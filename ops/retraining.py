@@ -18,6 +18,7 @@ from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 from ops import environment
 from ops.alerts import alert
 from ops.registries import policy_registry
+from ops.tags import PIPELINE_RUN_TAG
 from ops.tracking import MLflowSink
 from rlhf.errors import TrainingError
 from rlhf.feedback.ledger.reference import LedgerRef
@@ -55,7 +56,7 @@ def situation_of(
     )
     if same is not None:
         return known
-    run = _run(registered.tags.get("zenml.pipeline_run_id"))
+    run = _run(registered.tags.get(PIPELINE_RUN_TAG))
     before = [_training_split(run, view) for view in ("comparisons", "prompts")] if run else [None, None]
     if before[0] is None or before[1] is None:
         return Situation(known.sequence, known.champion, known.champion_age_days, training_data_gone=True)

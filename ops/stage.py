@@ -30,6 +30,7 @@ from ops.code_version import code_version
 from ops.continuation import DEFAULT_GRACE_SECONDS, record_of
 from ops.signals import with_grace
 from ops.step_memory import watched_memory
+from ops.tags import RUN_NAME_TAG
 from ops.tracking import MLflowSink, PipelineRun, mlflow_sink, run_url
 from rlhf.errors import TrainingError
 from rlhf.feedback.rows import sha256_of
@@ -193,7 +194,7 @@ def _sink(run: PipelineRun) -> Iterator[MetricSink]:
     page = f"[Pipeline run {run.name}]({zenml_run_url()}): its steps, artifacts and reports."
     tags = {
         "zenml.pipeline": run.pipeline,
-        "zenml.run_name": run.name,
+        RUN_NAME_TAG: run.name,
         "mlflow.note.content": page,
         "mlflow.source.name": run.pipeline,
         "mlflow.source.type": "PROJECT",

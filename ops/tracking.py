@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ops import environment
+from ops.tags import PIPELINE_RUN_TAG
 
 logger = logging.getLogger(__name__)
 
 # MLflow opens with its pages for prompts and traces, unless a link asks for those for training.
 TRAINING_PAGES = "workflowType=machine_learning"
-RUN_TAG = "zenml.pipeline_run_id"
 # What a tracking store raises when it cannot be reached or refuses; `requests` errors are OSErrors.
 TRACKER_ERRORS = (MlflowException, OSError)
 _BATCH = 200
@@ -55,7 +55,7 @@ def find_run(client: MlflowClient, run: PipelineRun, experiment_id: str) -> Run 
     """The MLflow run of a pipeline run, the earliest if parallel steps made two."""
     found = client.search_runs(
         [experiment_id],
-        f"tags.`{RUN_TAG}` = '{run.id}'",
+        f"tags.`{PIPELINE_RUN_TAG}` = '{run.id}'",
         order_by=["attributes.start_time ASC"],
         max_results=1,
     )
@@ -68,7 +68,7 @@ def open_run(client: MlflowClient, run: PipelineRun, tags: Mapping[str, str]) ->
     experiment = ensure_experiment(client, run.pipeline)
     if found := find_run(client, run, experiment):
         return found
-    created = client.create_run(experiment, run_name=run.name, tags={RUN_TAG: run.id, **tags})
+    created = client.create_run(experiment, run_name=run.name, tags={PIPELINE_RUN_TAG: run.id, **tags})
     first = find_run(client, run, experiment) or created
     if first.info.run_id != created.info.run_id:
         client.delete_run(created.info.run_id)

@@ -6,10 +6,11 @@ from zenml import ArtifactConfig, get_step_context, step
 
 from materializers.report import ReportMaterializer
 from ops.approval import answered_at, publish_outcome
-from ops.gate import APPROVAL_SEAL_TAG, link_verdict
+from ops.gate import link_verdict
 from ops.registries import policy_registry
+from ops.tags import RUN_NAME_TAG
 from rlhf.errors import PromotionError
-from rlhf.registry.approval import ApprovalAnswer, answered, resolve
+from rlhf.registry.approval import ApprovalAnswer, answered, carried_out, resolve
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.gate_report import VerdictInputs, decision_of, expiry_of, verdict_report
 from rlhf.registry.promotion import decision_tags
@@ -29,15 +30,18 @@ def conclude_approval(
     if problem := seal_problem(verdict.data, key):
         raise PromotionError(f"{problem} It cannot be approved; run the gate again.")
     decision = decision_of(verdict.data)
+    context = get_step_context()
+    judged = context.inputs["verdict"][0]
     registry = policy_registry()
     current = settled_champion(registry)
     answer = ApprovalAnswer(approve=approve, approver=approver, reason=reason)
+    reigning = current.as_champion() if current else ChampionRef()
     outcome = resolve(
         decision,
         answer,
         expires_at=expiry_of(verdict.data),
-        answered_at=answered_at(get_step_context().pipeline_run),
-        champion=current.as_champion() if current else ChampionRef(),
+        answered_at=answered_at(context.pipeline_run),
+        champion=decision.champion if carried_out(decision, answer, current) else reigning,
     )
     final = answered(decision, answer, outcome)
     report = verdict_report(final, inputs, key=key)
@@ -47,10 +51,14 @@ def conclude_approval(
             f"Model {decision.candidate_digest[:12]} is no longer registered, so it cannot be promoted."
         )
     if final.promote:
-        candidate = Candidate(digest=version.digest, path=version.path)
+        tags = {RUN_NAME_TAG: judged.run.name}
+        candidate = Candidate(digest=version.digest, path=version.path, tags=tags)
         promote(registry, candidate, final, by=answer.approver, why=answer.reason)
-    else:
+    # A champion of the same weights was let pass by another answer, which stays on it.
+    reigns = current is not None and current.version == version.version
+    if not final.promote and not reigns:
         registry.set_tags(POLICY, version.version, decision_tags(final))
-    link_verdict(registry, version.version, report, tag=APPROVAL_SEAL_TAG)
-    publish_outcome(get_step_context().inputs["verdict"][0], outcome, final.summary)
+    if final.promote or not reigns:
+        link_verdict(registry, version.version, report, context.pipeline_run.id, answered=True)
+    publish_outcome(judged, outcome, final.summary)
     return report

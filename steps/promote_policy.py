@@ -49,7 +49,11 @@ def promote_policy(
         registry = policy_registry()
         # what an attempt that broke off has done already, the next one finds done
         outcome = patiently(lambda: promote(registry, candidate, decision), doing="The promotion")
-        patiently(lambda: link_verdict(registry, outcome.version, report), doing="Linking the verdict")
+        if outcome.action != "already_champion":  # the verdict that promoted it stays on the champion
+            run_id = get_step_context().pipeline_run.id
+            patiently(
+                lambda: link_verdict(registry, outcome.version, report, run_id), doing="Linking the verdict"
+            )
         run.sink.log_text(report.html, "reports/promotion.html")
         publish_verdict(run.sink, decision, outcome)
         close_tracking(run.sink)

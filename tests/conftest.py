@@ -41,6 +41,8 @@ def lead_mlflow_to() -> Iterator[Callable[[str], None]]:
     os.environ.pop("MLFLOW_REGISTRY_URI", None)  # unset by no function of MLflow
 
 
+# First, since xdist's own hook reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers (`pytest -n 2`) a file's tests stay together, and those of `tests/pipelines`,
     which share one run of the whole pipeline."""

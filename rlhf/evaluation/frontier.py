@@ -17,7 +17,6 @@ from rlhf.errors import EvaluationError
 from rlhf.evaluation.scoring import score_answers
 from rlhf.models.reward_protocol import Reward
 
-_TRAINING_REWARDS = ("proxy", "selection")
 _NOTICEABLE = 2.0  # paired standard errors
 
 
@@ -69,14 +68,16 @@ class OverOptimisation:
 
 
 def frontier_from_samples(
-    rows: Iterable[Mapping[str, Any]], extra_rewards: Mapping[str, Reward]
+    rows: Iterable[Mapping[str, Any]], extra_rewards: Mapping[str, Reward], *, maximised: str = "proxy"
 ) -> tuple[FrontierPoint, ...]:
     """Points from the dev samples that training kept, scored with further rewards such as a simulated truth.
 
     Args:
-        rows: one per sample with ``update``, ``prompt``, ``completion``, ``proxy``, ``selection`` (``None``
-            where training had none), ``kl`` (nats, of the sample or the mean of its update) and ``chosen``.
+        rows: one per sample with ``update``, ``prompt``, ``completion``, ``proxy`` (what training maximised),
+            ``selection`` (``None`` where training had none), ``kl`` (nats, of the sample or the mean of its
+            update) and ``chosen``.
         extra_rewards: rewards by name; a name that training used is scored anew.
+        maximised: name of what training maximised, where that was not the proxy.
 
     Returns:
         Points in order of update; rewards that training did not have are left out.
@@ -88,9 +89,9 @@ def frontier_from_samples(
     if not samples:
         return ()
     columns: dict[str, Sequence[float]] = {
-        name: [float(row[name]) for row in samples]
-        for name in _TRAINING_REWARDS
-        if all(row.get(name) is not None for row in samples)
+        name: [float(row[column]) for row in samples]
+        for column, name in (("proxy", maximised), ("selection", "selection"))
+        if all(row.get(column) is not None for row in samples)
     }
     for name, reward in extra_rewards.items():
         columns[name] = score_answers(

@@ -87,6 +87,12 @@ def evaluate(
             shown = demonstrations_that_fit(shown, model)
     chosen = _first(fitting, settings.max_prompts)
     seeded = settings.model_copy(update={"seed": settings.seed + seed})
+    later: dict[str, Reward] = {"judge": rewards["judge"], **further}
+    maximised = "proxy"
+    if "reward" in open_directory(policy).training:  # it was trained on another reward than the proxy
+        maximised, later = "maximised", {"proxy": rewards["proxy"], **later}
+        if seeded.optimised_reward == "proxy":
+            seeded = seeded.model_copy(update={"optimised_reward": maximised})
     result = evaluate_policy(
         policy,
         sft,
@@ -96,7 +102,7 @@ def evaluate(
         champion=champion,
         demonstrations=[(row["prompt"], row["completion"][0]["content"]) for row in shown],
         reward_models=examined,
-        frontier=frontier_from_samples(frontier, {"judge": rewards["judge"], **further}),
+        frontier=frontier_from_samples(frontier, later, maximised=maximised),
         record_ids=chosen["record_id"],
         sink=sink,
     )

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.promotion import Approval, PromotionDecision
+from rlhf.registry.store import RegisteredVersion
+from rlhf.registry.transaction import DECISION_TAG, decision_digest
 
 
 class ApprovalAnswer(BaseModel):
@@ -69,6 +71,16 @@ def resolve(
             action="void", reason=f"The champion is {now} and no longer {then}, against which it was judged."
         )
     return ApprovalOutcome(action="approved", reason=f"Approved by {answer.approver}: {answer.reason}")
+
+
+def carried_out(
+    decision: PromotionDecision, answer: ApprovalAnswer, champion: RegisteredVersion | None
+) -> bool:
+    """Whether this very answer made the champion, in an attempt that died before it could say so."""
+    if champion is None:
+        return False
+    approved = answered(decision, answer, ApprovalOutcome(action="approved", reason=answer.reason))
+    return champion.tags.get(DECISION_TAG) == decision_digest(approved)
 
 
 def answered(

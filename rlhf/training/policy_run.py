@@ -6,7 +6,6 @@ number is a function of seed and step, so no random state is stored.
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -55,8 +54,10 @@ from rlhf.training.ppo.adapters import merge_trained_adapter
 from rlhf.training.ppo.batching import derived_seed
 from rlhf.training.ppo.checkpoint import (
     Checkpoint,
+    best_policy_path,
     copy_policy,
     has_checkpoint,
+    keep_best_policy,
     load_newest,
     save_checkpoint,
     save_policy,
@@ -255,10 +256,7 @@ class PolicyRun(TrainerCallback):
             keep=self.settings.keep_checkpoints,
         )
         # only now: until here a resumed run would have started from a checkpoint that names an older best
-        best = best_evaluation(self.evaluations)
-        for kept in self._checkpoints.glob("best-*"):
-            if best is None or kept != self._best_path(best):
-                shutil.rmtree(kept)
+        keep_best_policy(self._checkpoints, best_evaluation(self.evaluations))
         end_if_stop_requested(f"update {self.update}")
 
     def restore_random_state(self) -> None:
@@ -303,14 +301,14 @@ class PolicyRun(TrainerCallback):
             )
         self.evaluations.append(found)
         if best_evaluation(self.evaluations) is found:
-            save_policy(trained, self._tokenizer, self._best_path(found))
+            save_policy(trained, self._tokenizer, best_policy_path(self._checkpoints, found))
         figures = {f"{self.algorithm}_eval/{k}": v for k, v in found.figures().items()}
         self._sink.log_metrics(figures, self.update)
 
     def _deliver(self, trained: PreTrainedModel) -> PolicyResult:
         best = best_evaluation(self.evaluations)
         target = self.output / "policy"
-        source = self.output / "last" if best is None else self._best_path(best)
+        source = self.output / "last" if best is None else best_policy_path(self._checkpoints, best)
         if best is None:
             save_policy(trained, self._tokenizer, source)
         if isinstance(trained, PeftModel):
@@ -342,9 +340,6 @@ class PolicyRun(TrainerCallback):
             self.evaluations, stop_kl=self.settings.stop_kl, patience=self.settings.patience
         )
         return early or ("all updates done" if self.update >= self.updates else "")
-
-    def _best_path(self, evaluation: PolicyEvaluation) -> Path:
-        return self._checkpoints / f"best-{evaluation.update:08d}"
 
 
 class RunOrder(Sampler[int]):

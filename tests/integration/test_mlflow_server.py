@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM
 
 import ops.registries as registries
 from ops.model_source import version_source
+from ops.tags import MLFLOW_RUN_TAG
 from ops.tracking import PipelineRun, open_run
 from rlhf.models.architecture import new_llama
 from rlhf.models.directory import ModelDirectory
@@ -51,7 +52,7 @@ def test_the_champion_loads_by_alias_over_http_without_a_second_copy_of_the_weig
     run = open_run(client, PipelineRun("http-run", "http-run", "http"), {})
     # A name of its own: the versions in the session's ZenML are numbered by the local registry.
     registry = registries.MLflowRegistry(client, prefix="http-")
-    candidate = Candidate(policy.digest, str(policy.path), tags={registries.RUN_TAG: run.info.run_id})
+    candidate = Candidate(policy.digest, str(policy.path), tags={MLFLOW_RUN_TAG: run.info.run_id})
     settings = PromotionSettings(criteria=(Criterion(metric="eval/kl", maximum=10),))
     decision = decide(
         Evidence({"eval/kl": 1.0}), settings, registries.ChampionRef(), candidate_digest=policy.digest

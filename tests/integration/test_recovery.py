@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from ops.registries import DIGEST_TAG, POLICY
-from ops.tracking import RUN_TAG
+from ops.tags import DIGEST_TAG, PIPELINE_RUN_TAG
+from rlhf.registry.store import POLICY
 from tests.pipelines.conftest import TINY
 from tests.pipelines.killed_runs import killed_when
 
@@ -55,7 +55,7 @@ def _metrics(client: MlflowClient) -> Mapping[str, list[tuple[int, float]]]:
     """The curves of the only MLflow run that there is, without those of speed."""
     experiment = client.get_experiment_by_name("rlhf_pipeline")
     assert experiment is not None
-    [run] = client.search_runs([experiment.experiment_id], f"tags.`{RUN_TAG}` != ''")
+    [run] = client.search_runs([experiment.experiment_id], f"tags.`{PIPELINE_RUN_TAG}` != ''")
     assert run.info.status == "FINISHED"
     return {
         name: sorted((p.step, p.value) for p in client.get_metric_history(run.info.run_id, name))

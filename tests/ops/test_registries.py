@@ -140,6 +140,35 @@ def test_only_one_of_two_machines_opens_a_move(registry: MLflowRegistry) -> None
     assert registry.begin(theirs)
 
 
+ROLLED_BACK_BESIDE = """
+import sys
+from ops.zenml_process import ZenMLProcess
+zenml = ZenMLProcess()
+from mlflow.tracking import MlflowClient
+from ops.registries import MLflowRegistry
+from rlhf.registry.transaction import rollback
+uri, prefix = sys.argv[1:]
+rollback(MLflowRegistry(MlflowClient(uri, uri), prefix=prefix, zenml=zenml), by="eve", why="complaints")
+sys.exit("zenml" in sys.modules)
+"""
+
+
+def test_a_command_that_has_zenml_in_a_process_beside_it_leaves_both_registries_equal(
+    registry: MLflowRegistry, model: Path
+) -> None:
+    crown(registry, "a", model)
+    crown(registry, "b", model)
+    command = [sys.executable, "-c", ROLLED_BACK_BESIDE, registry.mlflow.tracking_uri, registry.prefix]
+    done = subprocess.run(
+        command, env=_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.digest == "a"
+    assert_equal(registry)
+
+
 def _job(registry: MLflowRegistry, digest: str, path: Path, **more: Any) -> list[str]:
     champion = registry.champion()
     job = {

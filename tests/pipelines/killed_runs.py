@@ -13,7 +13,7 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from ops import environment
-from ops.tracking import RUN_TAG
+from ops.tags import PIPELINE_RUN_TAG
 
 PATIENCE_SECONDS = 180.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -64,7 +64,7 @@ def curves_of(mlflow: MlflowClient, run: str) -> dict[str, list[tuple[int, float
     """All points of the one MLflow run of a ZenML run, in the order of their steps."""
     experiment = mlflow.get_experiment_by_name("rlhf_pipeline")
     assert experiment is not None
-    [found] = mlflow.search_runs([experiment.experiment_id], f"tags.`{RUN_TAG}` = '{run}'")
+    [found] = mlflow.search_runs([experiment.experiment_id], f"tags.`{PIPELINE_RUN_TAG}` = '{run}'")
     assert found.info.status == "FINISHED"
     return {
         name: sorted(

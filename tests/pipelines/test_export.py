@@ -1,5 +1,6 @@
 """`rlhf export` of what a run registered."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,6 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM
 from zenml.models import PipelineRunResponse
 
-from ops import registries
 from ops.export_cli import export
 from ops.registries import champion_directory, policy_registry
 from rlhf.errors import ModelError
@@ -67,16 +67,13 @@ def test_what_is_not_registered_is_refused(
 
 
 def test_files_of_another_content_than_was_registered_are_refused(
-    champion: tuple[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    first_run: PipelineRunResponse,
+    champion: tuple[str, Path], first_run: PipelineRunResponse
 ) -> None:
-    other = first_run.steps["train_sft"].outputs["sft_policy"][0].uri
-    monkeypatch.setattr(registries, "champion_directory", lambda reference: Path(other) / "model")
-    done = CliRunner().invoke(export, [f"policy@{CHAMPION}", str(tmp_path / "out")])
-    assert isinstance(done.exception, ModelError)
-    assert "registered with other content" in str(done.exception)
+    entry = policy_registry().by_version(champion[0])
+    assert entry is not None
+    other = f"{first_run.steps['train_sft'].outputs['sft_policy'][0].uri}/model"
+    with pytest.raises(ModelError, match="registered with other content"):
+        champion_directory(replace(entry, path=other).as_champion())
 
 
 def test_a_taken_directory_is_refused_before_the_registry_is_asked(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from ops import environment, launch
+from ops.gate import verdict_record, verify
 from ops.model_cards import CARD, read_card
-from ops.registries import DIGEST_TAG, policy_registry
+from ops.registries import policy_registry
 from ops.stage import MLFLOW_RUN_ID
+from ops.tags import DIGEST_TAG
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.models.directory import ModelDirectory, open_directory
 from rlhf.report import Report
@@ -212,9 +214,33 @@ class TestASecondRun:
         assert report.data["verdict"] == "already_champion"
         assert len(policy_registry().mlflow.search_model_versions("name = 'policy'")) == 1
 
+    def test_leaves_the_verdict_that_promoted_the_champion_in_both_registries_and_on_its_card(
+        self, first_run: PipelineRunResponse, second: PipelineRunResponse
+    ) -> None:
+        for run in (first_run, second):
+            assert [check.what for check in verify(run) if check.problem] == []
+        champion = policy_registry().champion()
+        assert champion is not None
+        card = read_card(champion.path)
+        assert card is not None
+        assert verdict_record(first_run)["summary"] in card
+
     def test_is_cached_entirely_the_next_time(self, second: PipelineRunResponse) -> None:
         third = finished(launch.run(str(TINY)))
         assert {name for name, status in _status(third).items() if status != "cached"} == NEVER_CACHED
+
+
+def test_a_figure_that_was_changed_in_the_artifact_store_is_found(first_run: PipelineRunResponse) -> None:
+    file = Path(first_run.steps["evaluate_policy"].outputs["evaluation"][0].uri) / "report.json"
+    before = file.read_text()
+    report = json.loads(before)
+    report["data"]["metrics"]["eval/kl"] += 1
+    for changed in (json.dumps(report), before[:-1]):
+        try:
+            file.write_text(changed)
+            assert [check.what for check in verify(first_run) if check.problem] == ["artifact evaluation"]
+        finally:
+            file.write_text(before)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +259,10 @@ def test_one_key_switches_the_algorithm(
     assert ran == NEVER_CACHED | {"train_policy", "evaluate_policy"}
     frontier = _output(run, "train_policy", "frontier")
     assert sorted(set(frontier["update"])) == [0, 1, 2]  # type: ignore[index]
+    report = _output(run, "evaluate_policy", "evaluation")
+    assert isinstance(report, Report)
+    maximised = set() if reward is None else {"maximised"}
+    assert report.data["frontier"][0]["rewards"].keys() == {"proxy", "selection", "judge", "gold"} | maximised
     metrics = mlflow.get_run(_mlflow_run_id(run)).data.metrics
     assert {f"{algorithm}/loss", f"{algorithm}_eval/selection_reward", f"seconds/{algorithm}"} <= set(metrics)
     assert not any(name.startswith("ppo") for name in metrics)

@@ -1,7 +1,9 @@
 """Retention on real runs: what a champion comes from stays whole, the rest goes with its bytes."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from uuid import uuid4
 
 import pytest
 from zenml.client import Client
@@ -9,6 +11,7 @@ from zenml.models import PipelineRunResponse
 
 from ops import environment, launch
 from ops import prune as retention
+from ops.approval import OpenRequest
 from ops.registries import policy_registry
 from rlhf.errors import PromotionError
 from rlhf.models.directory import open_directory
@@ -56,8 +59,15 @@ def test_nothing_is_planned_while_a_move_is_open(another: PipelineRunResponse) -
 def test_an_open_approval_keeps_its_policy(
     rejected: PipelineRunResponse, another: PipelineRunResponse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = str(rejected.steps["train_policy"].outputs["policy"][0].content_hash)
-    monkeypatch.setattr(retention, "open_approvals", lambda: frozenset({digest}))
+    request = OpenRequest(
+        artifact=uuid4(),
+        run="later",
+        run_id="later",
+        candidate=str(rejected.steps["train_policy"].outputs["policy"][0].content_hash),
+        champion=None,
+        expires_at=datetime.now(UTC),
+    )
+    monkeypatch.setattr(retention, "open_requests", lambda: [request])
     assert str(rejected.id) not in {run.id for run in retention.prunable(0).runs}
 
 

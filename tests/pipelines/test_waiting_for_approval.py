@@ -15,7 +15,9 @@ from zenml.models import PipelineRunResponse
 from ops import approval, environment, launch
 from ops.cli import main
 from ops.gate import verdict_artifact, verdict_record, verify
+from ops.prune import prunable
 from ops.registries import policy_registry
+from rlhf.registry.transaction import history
 from tests.pipelines.conftest import TINY, finished
 
 pytestmark = pytest.mark.slow
@@ -32,6 +34,10 @@ def champion() -> str:
     found = policy_registry().champion()
     assert found is not None
     return found.digest
+
+
+def runs_that_may_go() -> set[str]:
+    return {run.id for run in prunable(0).runs}
 
 
 def closed_as(run: PipelineRunResponse) -> object:
@@ -68,7 +74,6 @@ def test_the_champion_stays_while_the_request_is_open_and_no_process_waits(
         record["candidate_digest"],
         champion(),
     )
-    assert approval.open_approvals() == {request.candidate, champion()}
     paused = Client().list_pipeline_runs(name=f"equals:approval-{request.artifact}-1").items
     assert [run.status for run in paused] == [ExecutionStatus.PAUSED]
     assert request.candidate[:12] in invoke("gate", "waiting")[1]
@@ -123,9 +128,11 @@ class TestAnswers:
         assert "There is no run 'nothing-like-it'" in invoke("reject", "nothing-like-it")[1]
 
     def test_another_process_approves_and_the_candidate_becomes_champion_once(
-        self, third: PipelineRunResponse
+        self, third: PipelineRunResponse, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fourth = waiting_run()  # judged against the same champion
+        assert not {str(third.id), str(fourth.id)} & runs_that_may_go()  # though another run made the policy
+        listed = [request for request in approval.open_requests() if request.run == third.name]
         command = [
             sys.executable,
             "-m",
@@ -146,9 +153,19 @@ class TestAnswers:
         found = policy_registry().champion()
         assert found is not None
         assert found.tags["promotion.approver"] == "Ada"
+        assert history(policy_registry())[0].evidence["zenml.run_name"] == third.name
 
         code, output = invoke("approve", fourth.name, "--reason", "again")
         assert code == 1
         assert "the request is void" in output
         assert closed_as(fourth) == "void"
-        assert not {third.name, fourth.name} & {request.run for request in approval.open_requests()}
+        assert approval.open_requests() == []
+        assert str(third.id) not in runs_that_may_go()  # its verdict is why the champion is one
+        reigning = policy_registry().champion()
+        assert reigning is not None
+        assert reigning.tags["promotion.approved"] == "true"
+
+        # a run that found it expired while the answer, in time, was being carried out
+        monkeypatch.setattr(approval, "open_requests", lambda: listed)
+        assert approval.close_expired(datetime.now(UTC) + timedelta(days=8)) == []
+        assert closed_as(third) == "approved"

@@ -13,8 +13,8 @@ from rlhf.evaluation.suites.figures import (
     Estimator,
     Figure,
     SuiteResult,
-    Table,
     complete_items,
+    means_by_group,
     numbered,
     paired_figure,
     pick,
@@ -120,20 +120,7 @@ class BBQ:
             items=len(questions),
             left_out=len(self.items) - len(questions),
             figures=figures,
-            tables=(
-                Table(
-                    "Accuracy by category",
-                    ("category", "questions", *answers),
-                    [
-                        [
-                            str(category),
-                            int((categories == category).sum()),
-                            *(float(r[categories == category].mean()) for r in right.values()),
-                        ]
-                        for category in np.unique(categories)
-                    ],
-                ),
-            ),
+            tables=(means_by_group("Accuracy by category", ("category", "questions"), categories, right),),
         )
 
 

@@ -14,9 +14,11 @@ from rlhf.evaluation.suites.figures import (
     SuiteResult,
     Table,
     complete_items,
+    examples,
     numbered,
     paired_figure,
     pick,
+    spread,
 )
 from rlhf.evaluation.suites.files import drawn, read_json
 from rlhf.evaluation.suites.respondent import Respondent
@@ -110,10 +112,7 @@ class BOLD:
             left_out=len(self.items) - len(beginnings),
             figures=figures,
             tables=tables,
-            examples=[
-                {"prompt": beginnings[i].text, **{role: texts[i] for role, texts in given.items()}}
-                for i in np.linspace(0, len(beginnings) - 1, min(_SHOWN, len(beginnings)), dtype=int)
-            ],
+            examples=examples([b.text for b in beginnings], given, spread(len(beginnings), _SHOWN)),
         )
 
 

@@ -10,10 +10,11 @@ from rlhf.evaluation.evidence import Role
 from rlhf.evaluation.suites.figures import (
     Estimator,
     SuiteResult,
-    Table,
     complete_items,
+    means_by_group,
     paired_figure,
     pick,
+    preferred,
 )
 from rlhf.evaluation.suites.files import drawn, read_rows, text_of
 from rlhf.evaluation.suites.respondent import Respondent
@@ -65,7 +66,7 @@ class CrowsPairs:
         kept = complete_items(NAME, answers)
         pairs = [self.items[i] for i in kept]
         leaning = {role: -np.diff(pick(a, kept), axis=1)[:, 0] for role, a in answers.items()}
-        preferred = {role: (d > 0) + 0.5 * (d == 0) for role, d in leaning.items()}
+        followed = {role: preferred(d) for role, d in leaning.items()}
         clusters = np.arange(len(pairs))
         types = np.array([pair.bias_type for pair in pairs])
         return SuiteResult(
@@ -78,7 +79,7 @@ class CrowsPairs:
                 paired_figure(
                     "stereotype_share",
                     "share of pairs whose stereotypical sentence is likelier",
-                    preferred,
+                    followed,
                     clusters,
                     estimator,
                 ),
@@ -92,17 +93,8 @@ class CrowsPairs:
                 ),
             ),
             tables=(
-                Table(
-                    "Share of stereotypical sentences by type of bias",
-                    ("type", "pairs", *answers),
-                    [
-                        [
-                            str(kind),
-                            int((types == kind).sum()),
-                            *(float(p[types == kind].mean()) for p in preferred.values()),
-                        ]
-                        for kind in np.unique(types)
-                    ],
+                means_by_group(
+                    "Share of stereotypical sentences by type of bias", ("type", "pairs"), types, followed
                 ),
             ),
         )

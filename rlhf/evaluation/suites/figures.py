@@ -4,7 +4,7 @@ Items that share a template, an occupation or a person are not independent: they
 clusters are the unit of every interval.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -226,6 +226,47 @@ def paired_figure(
         if baseline in values
     }
     return Figure(name, meaning, {role: one(v, clusters) for role, v in values.items()}, differences)
+
+
+def means_by_group(
+    title: str, columns: tuple[str, str], groups: npt.NDArray[np.str_], values: Mapping[Role, Values]
+) -> Table:
+    """How many items each group has, and each model's mean over them.
+
+    Args:
+        columns: what a group is called, and what its items are.
+        groups: of each item, shape ``[items]``.
+        values: shape ``[items]`` for each model.
+    """
+    return Table(
+        title,
+        (*columns, *values),
+        [
+            [
+                str(group),
+                int((groups == group).sum()),
+                *(float(v[groups == group].mean()) for v in values.values()),
+            ]
+            for group in np.unique(groups)
+        ],
+    )
+
+
+def examples(
+    prompts: Sequence[str], answers: Mapping[Role, Sequence[str]], positions: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Prompts with every model's answer, for the report."""
+    return [{"prompt": prompts[i], **{role: texts[i] for role, texts in answers.items()}} for i in positions]
+
+
+def spread(items: int, most: int) -> list[int]:
+    """Positions of at most so many items, evenly apart."""
+    return [int(i) for i in np.linspace(0, items - 1, min(most, items), dtype=int)]
+
+
+def preferred(leaning: Values) -> Values:
+    """1 where a leaning is positive, 0 where it is negative and one half where there is none."""
+    return (leaning > 0) + 0.5 * (leaning == 0)
 
 
 def numbered(keys: Sequence[object]) -> Clusters:

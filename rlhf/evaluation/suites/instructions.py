@@ -17,8 +17,9 @@ from rlhf.evaluation.suites.constraints import (
 from rlhf.evaluation.suites.figures import (
     Estimator,
     SuiteResult,
-    Table,
     complete_items,
+    examples,
+    means_by_group,
     numbered,
     paired_figure,
     pick,
@@ -113,23 +114,11 @@ class Instructions:
             left_out=len(self.items) - len(prompts),
             figures=figures,
             tables=(
-                Table(
-                    "Share of instructions kept by kind, strict",
-                    ("kind", "instructions", *answers),
-                    [
-                        [
-                            str(kind),
-                            int((kinds == kind).sum()),
-                            *(float(s[kinds == kind].mean()) for s in strict.values()),
-                        ]
-                        for kind in np.unique(kinds)
-                    ],
+                means_by_group(
+                    "Share of instructions kept by kind, strict", ("kind", "instructions"), kinds, strict
                 ),
             ),
-            examples=[
-                {"prompt": prompts[i].text, **{role: answers_of[i] for role, answers_of in given.items()}}
-                for i in failed
-            ],
+            examples=examples([prompt.text for prompt in prompts], given, failed),
         )
 
 

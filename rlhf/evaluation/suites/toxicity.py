@@ -12,6 +12,7 @@ from rlhf.evaluation.suites.figures import (
     Estimator,
     SuiteResult,
     complete_items,
+    examples,
     numbered,
     paired_figure,
     pick,
@@ -90,9 +91,7 @@ class Toxicity:
                 ),
                 paired_figure("score", "mean score", scores, clusters, estimator, share=False),
             ),
-            examples=[
-                {"prompt": prompts[i], **{role: texts[i] for role, texts in given.items()}} for i in worst
-            ],
+            examples=examples(prompts, given, worst),
         )
 
 

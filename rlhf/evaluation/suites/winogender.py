@@ -17,6 +17,7 @@ from rlhf.evaluation.suites.figures import (
     numbered,
     paired_figure,
     pick,
+    preferred,
 )
 from rlhf.evaluation.suites.files import drawn, read_rows, text_of
 from rlhf.evaluation.suites.respondent import Respondent
@@ -82,7 +83,7 @@ class WinoGender:
         clusters = numbered([s.occupation for s in sentences])
         women = np.array([s.women for s in sentences])
         leaning = {role: np.array(pick(a, kept)) for role, a in answers.items()}
-        female = {role: (d > 0) + 0.5 * (d == 0) for role, d in leaning.items()}
+        female = {role: preferred(d) for role, d in leaning.items()}
         followed = {role: np.where(women > 50, f, 1 - f) for role, f in female.items()}
         sizes = np.bincount(clusters)
         by_trade = np.bincount(clusters, weights=women) / sizes

@@ -12,10 +12,12 @@ from rlhf.evaluation.suites.figures import (
     Estimator,
     Figure,
     SuiteResult,
-    Table,
     complete_items,
+    examples,
+    means_by_group,
     paired_figure,
     pick,
+    spread,
 )
 from rlhf.evaluation.suites.files import drawn, read_rows, text_of
 from rlhf.evaluation.suites.refusals import RefusalDetector
@@ -81,7 +83,7 @@ class XSTest:
         if len(figures) == 2:
             contrasts = {role: estimator.contrast(r[~safe], r[safe]) for role, r in refused.items()}
             figures.append(Figure("refusal_contrast", "refusals of unsafe less those of safe", contrasts))
-        kinds = np.array([p.kind for p in prompts])
+        kinds = np.array([f"{p.kind} ({'safe' if p.safe else 'unsafe'})" for p in prompts])
         return SuiteResult(
             suite=NAME,
             title="Over-refusal: XSTest",
@@ -89,25 +91,8 @@ class XSTest:
             items=len(prompts),
             left_out=len(self.items) - len(prompts),
             figures=figures,
-            tables=(
-                Table(
-                    "Share of refusals by type",
-                    ("type", "label", "prompts", *answers),
-                    [
-                        [
-                            str(kind),
-                            "safe" if safe[kinds == kind].all() else "unsafe",
-                            int((kinds == kind).sum()),
-                            *(float(r[kinds == kind].mean()) for r in refused.values()),
-                        ]
-                        for kind in np.unique(kinds)
-                    ],
-                ),
-            ),
-            examples=[
-                {"prompt": prompts[i].text, **{role: given[role][i] for role in given}}
-                for i in np.linspace(0, len(prompts) - 1, min(_SHOWN, len(prompts)), dtype=int)
-            ],
+            tables=(means_by_group("Share of refusals by type", ("type", "prompts"), kinds, refused),),
+            examples=examples([p.text for p in prompts], given, spread(len(prompts), _SHOWN)),
         )
 
 

@@ -22,11 +22,13 @@ from rlhf.errors import CheckpointError
 from rlhf.feedback.rows import canonical_json
 from rlhf.models.directory import MANIFEST
 from rlhf.models.saving import save_adapter
+from rlhf.training.policy_result import PolicyEvaluation
 from rlhf.training.ppo.adapters import carries_adapter
 from rlhf.training.ppo.sharding import placed_like
 
 _STATE = "state.json"
 _PREFIX = "update-"
+_BEST_PREFIX = "best-"
 _TENSORS = ".safetensors"
 
 
@@ -154,6 +156,19 @@ def copy_policy(source: Path, target: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
     _replace_directory(partial, target)
+
+
+def best_policy_path(root: Path, best: PolicyEvaluation) -> Path:
+    """Where the best policy so far is kept, beside the checkpoints."""
+    return root / f"{_BEST_PREFIX}{best.update:08d}"
+
+
+def keep_best_policy(root: Path, best: PolicyEvaluation | None) -> None:
+    """Remove the policies that were the best once."""
+    kept = None if best is None else best_policy_path(root, best)
+    for path in root.glob(f"{_BEST_PREFIX}*"):
+        if path != kept:
+            shutil.rmtree(path)
 
 
 def _complete(root: Path) -> list[Path]:

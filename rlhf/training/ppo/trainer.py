@@ -10,7 +10,6 @@ is chosen by the *selection* reward, never by the one that was maximised.
 """
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rlhf.errors import ConfigError, DataError, TrainingError
+from rlhf.errors import DataError, TrainingError
 from rlhf.models.chat import Prompt, encode_completion, encode_prompt
 from rlhf.models.loading import load_policy
 from rlhf.models.reward_protocol import Reward
@@ -43,8 +42,9 @@ from rlhf.training.ppo.batching import (
 )
 from rlhf.training.ppo.checkpoint import (
     Checkpoint,
+    best_policy_path,
     copy_policy,
-    has_checkpoint,
+    keep_best_policy,
     load_newest,
     save_checkpoint,
     save_policy,
@@ -54,6 +54,7 @@ from rlhf.training.ppo.identity import run_identity
 from rlhf.training.ppo.kl import kl_controller
 from rlhf.training.ppo.learner import Learner, NonFiniteLossError, TokenPairs
 from rlhf.training.ppo.phase_clock import PhaseClock
+from rlhf.training.ppo.preconditions import require_runnable
 from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes, own_rows
 from rlhf.training.ppo.prompts import encode_prompts
 from rlhf.training.ppo.result import PPOResult
@@ -160,22 +161,14 @@ class PPOTrainer:
         self._sink = sink if self._processes.rank == 0 else NullSink()
         self._output = output_dir
         self._checkpoints = output_dir / "checkpoints"
-        if not resume and has_checkpoint(self._checkpoints):
-            raise TrainingError(
-                f"{self._checkpoints} holds checkpoints of an earlier run; resume it, or choose an empty "
-                "directory."
-            )
-        if settings.mini_batches * self._processes.count > settings.rollout_batch_size:
-            raise ConfigError(
-                f"{self._processes.count} processes are too many: a mini-batch has "
-                f"{settings.rollout_batch_size // settings.mini_batches} completions; raise "
-                "ppo.rollout_batch_size or start fewer."
-            )
-        if policy_base is not None and settings.lora is not None and not settings.lora.merge:
-            raise ConfigError(
-                "ppo.lora.merge: the policy is an unmerged adapter, and an adapter upon an adapter would fit "
-                "no stored model; set it to true, or merge the policy first."
-            )
+        require_runnable(
+            settings,
+            checkpoints=self._checkpoints,
+            resume=resume,
+            from_adapter=policy_base is not None,
+            demonstrations=bool(demonstrations),
+            processes=self._processes.count,
+        )
         self._start = (policy, policy_base)
         self.models, self._tokenizer = load_networks(policy, critic, settings, policy_base=policy_base)
         # heads and adapters may start at random, and every process must start from the same
@@ -191,8 +184,6 @@ class PPOTrainer:
         ]
         if not self._prompts.ids:
             raise DataError("There is no prompt to train on; add prompts or raise ppo.max_prompt_tokens.")
-        if settings.ptx_coefficient > 0 and not demonstrations:
-            raise DataError("ppo.ptx_coefficient needs demonstrations; give some or set it to 0.")
         self._engine = rollout_engine(self.models, self._tokenizer, settings, self._processes)
         self._learner = Learner(self.models, settings, self._processes)
         self._average = (
@@ -339,8 +330,8 @@ class PPOTrainer:
                 processes=self._processes,
             )
             self.evaluations.append(found)
-            if self._best() is found and self._processes.rank == 0:
-                save_policy(self.models.sampler, self._tokenizer, self._best_path(found.update))
+            if best_evaluation(self.evaluations) is found and self._processes.rank == 0:
+                save_policy(self.models.sampler, self._tokenizer, best_policy_path(self._checkpoints, found))
         self._sink.log_metrics({f"ppo_eval/{k}": v for k, v in found.figures().items()}, self.update)
 
     def checkpoint(self) -> None:
@@ -368,10 +359,7 @@ class PPOTrainer:
         )
         # only now: until here a resumed run would have started from a checkpoint that names an older best
         # policy
-        best = self._best()
-        for kept in self._checkpoints.glob("best-*"):
-            if best is None or kept != self._best_path(best.update):
-                shutil.rmtree(kept)
+        keep_best_policy(self._checkpoints, best_evaluation(self.evaluations))
 
     def _restore(self) -> None:
         found = load_newest(self._checkpoints, self._identity)
@@ -388,7 +376,7 @@ class PPOTrainer:
         logger.info("Resumed PPO after update %d from %s", self.update, self._checkpoints)
 
     def _deliver(self, reason: str) -> PPOResult:
-        best = self._best()
+        best = best_evaluation(self.evaluations)
         target = self._output / "policy"
         if best is None:
             with self._delivered_weights():
@@ -416,19 +404,13 @@ class PPOTrainer:
         )
 
     def _write_policy(self, best: PolicyEvaluation | None, target: Path) -> None:
-        chosen = target if best is None else self._best_path(best.update)
+        chosen = target if best is None else best_policy_path(self._checkpoints, best)
         if self.settings.lora is not None and self.settings.lora.merge:
             policy, base = self._start
             full = load_policy(policy, base=base, key="policy")
             save_policy(merge_trained_adapter(full, chosen), self._tokenizer, target)
         elif best is not None:
             copy_policy(chosen, target)
-
-    def _best(self) -> PolicyEvaluation | None:
-        return best_evaluation(self.evaluations)
-
-    def _best_path(self, update: int) -> Path:
-        return self._checkpoints / f"best-{update:08d}"
 
     def _stop_reason(self) -> str:
         early = early_stop_reason(

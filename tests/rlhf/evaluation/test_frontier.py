@@ -76,6 +76,13 @@ def test_kept_samples_become_points_with_further_rewards() -> None:
     assert [p.kl for p in points] == pytest.approx([0, 5 / 3, 3])
 
 
+def test_another_reward_than_the_proxy_that_was_maximised_is_not_called_the_proxy() -> None:
+    points = frontier_from_samples(rows(), {"proxy": length}, maximised="maximised")
+    assert dict(points[0].rewards) == {"maximised": 0.5, "proxy": 1.5}
+    (found,) = find_overoptimisation(points, "maximised")
+    assert found.reward == "proxy"
+
+
 def test_the_fall_is_measured_in_paired_standard_errors() -> None:
     kept = rows() + [
         {"update": u, "prompt": "p2", "completion": c, "proxy": u, "kl": 0, "chosen": u == 5}

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rlhf.registry.approval import ApprovalAnswer, answered, resolve
+from rlhf.registry.approval import ApprovalAnswer, answered, carried_out, resolve
 from rlhf.registry.champion import ChampionRef
 from rlhf.registry.promotion import CriterionResult, PromotionDecision
-from rlhf.registry.store import Candidate
+from rlhf.registry.store import Candidate, at
 from rlhf.registry.transaction import promote
 from tests.rlhf.registry.memory_store import MemoryStore
 
@@ -93,6 +93,22 @@ def test_without_approval_the_candidate_is_registered_and_the_champion_stays() -
     assert promote(store, candidate, approved).action == "promoted"
     assert store.aliases()["policy@champion"] == "2"
     assert store.versions("policy")[1].tags["promotion.approver"] == "Ada"
+
+
+def test_an_answer_that_was_carried_out_before_its_process_died_is_known_again() -> None:
+    store = MemoryStore()
+    first = DECISION.model_copy(
+        update={"mode": "enforce", "candidate_digest": "old", "champion": ChampionRef()}
+    )
+    promote(store, Candidate(digest="old", path="models/old"), first)
+    assert not carried_out(DECISION, YES, at(store, "champion"))
+    expires = NOW + timedelta(hours=2)
+    said = resolve(DECISION, YES, expires_at=expires, answered_at=NOW, champion=CHAMPION)
+    promote(store, Candidate(digest="new", path="models/new"), answered(DECISION, YES, said))
+    assert carried_out(DECISION, YES, at(store, "champion"))
+    again = ApprovalAnswer(approve=True, approver="Ben", reason="me too")
+    assert not carried_out(DECISION, again, at(store, "champion"))
+    assert not carried_out(DECISION, YES, None)
 
 
 def test_the_summary_says_who_answered_and_why() -> None:

@@ -1,25 +1,20 @@
 """Two real processes over gloo against one: the same statistics, gradients, weights and decisions."""
 
 import json
-import os
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from rlhf.errors import ConfigError
 from rlhf.training.ppo.processes import OneProcess, joined_processes, own_rows
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import PPOTrainer
+from tests.rlhf.training.ppo.two_processes import Outcome, farthest, outcomes
 
 SCRIPT = Path(__file__).with_name("shared_update.py")
-Outcome = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ranks(policy_path: Path, reward_path: Path, folder: Path) -> list[Outcome]:
     """What each of two processes found."""
-    command = [sys.executable, str(SCRIPT), str(policy_path), str(reward_path), str(folder)]
-    shared = {**os.environ, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    started = [subprocess.Popen(command, env={**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    try:
-        assert [process.wait(timeout=120) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-    return [load_file(folder / f"rank{rank}.safetensors") for rank in (0, 1)]
+    return outcomes(SCRIPT, folder, policy_path, reward_path)
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +40,12 @@ def alone(policy_path: Path, reward_path: Path, folder: Path) -> Outcome:
     return found | {f"adapted {name}": tensor for name, tensor in adapted.items()}
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    """Relative to the size of the whole tensor: single elements may be sums that cancel."""
-    return float((one - other).norm() / other.norm().clamp(min=1e-12))
-
-
 @pytest.mark.parametrize("part", ["experience", "gradient", "first step", "update"])
 def test_on_fixed_rollouts_an_update_on_two_processes_equals_the_one_process_update(
     ranks: list[Outcome], alone: Outcome, part: str
 ) -> None:
-    names = [name for name in alone if name.startswith(part)]
-    assert names
     assert ranks[0].keys() == alone.keys()
-    for name in names:
-        assert _distance(ranks[0][name], alone[name]) <= 1e-5, name
+    assert farthest(ranks[0], alone, part) <= 1e-5
 
 
 def test_the_advantages_are_whitened_over_the_rollouts_of_both_processes(ranks: list[Outcome]) -> None:
@@ -81,9 +60,7 @@ def test_a_run_ends_with_the_same_bits_on_both_processes(ranks: list[Outcome]) -
 
 
 def test_a_run_on_two_processes_ends_where_one_process_does(ranks: list[Outcome], alone: Outcome) -> None:
-    for name in alone:
-        if name.startswith(("weights", "adapted weights")):
-            assert _distance(ranks[0][name], alone[name]) <= 1e-4, name
+    assert farthest(ranks[0], alone, ("weights", "adapted weights")) <= 1e-4
     for name in ("run/ppo/reward", "run/ppo/kl_coefficient", "run/ppo_eval/criterion", "run/ppo/entropy"):
         assert float(ranks[0][name]) == pytest.approx(float(alone[name]), rel=1e-4), name
 

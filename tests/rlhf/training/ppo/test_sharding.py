@@ -1,16 +1,11 @@
 """Two real processes over gloo that share the networks against one that holds them whole."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file
-from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rlhf.errors import ConfigError
@@ -19,9 +14,9 @@ from rlhf.training.ppo.processes import OneProcess
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.sharding import equal_turns
 from rlhf.training.ppo.trainer import PPOTrainer
+from tests.rlhf.training.ppo.two_processes import Outcome, distance, farthest, outcomes
 
 SCRIPT = Path(__file__).with_name("sharded_update.py")
-Outcome = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +38,7 @@ def tied_path(policy_path: Path, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def ranks(policy_path: Path, reward_path: Path, tied_path: Path, folder: Path) -> list[Outcome]:
     """What each of two processes found."""
-    command = [sys.executable, str(SCRIPT), *map(str, (policy_path, reward_path, tied_path, folder))]
-    shared = {**os.environ, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    started = [subprocess.Popen(command, env={**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    try:
-        assert [process.wait(timeout=120) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-    return [load_file(folder / f"rank{rank}.safetensors") for rank in (0, 1)]
+    return outcomes(SCRIPT, folder, policy_path, reward_path, tied_path)
 
 
 @pytest.fixture(scope="module")
@@ -63,30 +50,19 @@ def alone(policy_path: Path, reward_path: Path, tied_path: Path, folder: Path) -
     return updates(policy_path, reward_path, tied_path, folder / "alone", None, "none")
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    """Relative to the size of the whole tensor: single elements may be sums that cancel."""
-    return float((one - other).norm() / other.norm().clamp(min=1e-12))
-
-
 @pytest.mark.parametrize("critic", ["", "shared "], ids=["separate critic", "shared critic and tied head"])
 @pytest.mark.parametrize("part", ["experience", "gradient", "first step", "update"])
 def test_on_fixed_rollouts_an_update_of_shared_networks_equals_the_one_process_update(
     ranks: list[Outcome], alone: Outcome, critic: str, part: str
 ) -> None:
-    names = [name for name in alone if name.startswith(critic + part)]
-    assert names
-    for name in names:
-        assert _distance(ranks[0][name], alone[name]) <= 1e-5, name
+    assert farthest(ranks[0], alone, critic + part) <= 1e-5
 
 
 @pytest.mark.parametrize("critic", ["", "shared "], ids=["separate critic", "shared critic and tied head"])
 def test_a_run_of_shared_networks_ends_where_one_process_does(
     ranks: list[Outcome], alone: Outcome, critic: str
 ) -> None:
-    names = [name for name in alone if name.startswith(f"{critic}weights")]
-    assert names
-    for name in names:
-        assert _distance(ranks[0][name], alone[name]) <= 1e-4, name
+    assert farthest(ranks[0], alone, f"{critic}weights") <= 1e-4
     for figure in ("ppo/reward", "ppo/kl_coefficient", "ppo/entropy", "ppo_eval/criterion"):
         name = f"{critic}run/{figure}"
         assert float(ranks[0][name]) == pytest.approx(float(alone[name]), rel=1e-4), name
@@ -111,7 +87,7 @@ def test_in_bfloat16_an_update_of_shared_networks_equals_one_with_whole_networks
     names = [name.removeprefix("fsdp ") for name in ranks[0] if name.startswith("fsdp bf16 ")]
     assert names
     for name in names:
-        assert _distance(ranks[0][f"fsdp {name}"], ranks[0][f"none {name}"]) <= 1e-5, name
+        assert distance(ranks[0][f"fsdp {name}"], ranks[0][f"none {name}"]) <= 1e-5, name
 
 
 @pytest.mark.parametrize("run", ["run", "run-shared"])
@@ -121,7 +97,7 @@ def test_the_policy_that_shared_networks_deliver_is_the_one_process_policy(folde
     expected = load_policy(folder / run.replace("run", "alone") / "policy", key="policy").state_dict()
     assert delivered.keys() == expected.keys()
     for name, weight in delivered.items():
-        assert _distance(weight, expected[name]) <= 1e-4, name
+        assert distance(weight, expected[name]) <= 1e-4, name
 
 
 def test_a_checkpoint_of_shared_networks_goes_on_in_one_process_that_holds_them_whole(
