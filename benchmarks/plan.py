@@ -15,14 +15,6 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_READ = """
-import json
-from ops import environment; environment.configure()
-from ops.plan import FORECAST
-from zenml.client import Client
-run = Client().list_pipeline_runs(size=1, sort_by="desc:created").items[0]
-print(run.run_metadata[FORECAST])
-"""
 
 
 def main() -> None:
@@ -30,8 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="support_desk")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--compare", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
+    if arguments.compare:
+        print(_compared())
+        return
     errors: dict[str, list[tuple[float, float]]] = {"calibration": [], "earlier run": []}
     for _ in range(arguments.runs):
         with tempfile.TemporaryDirectory(prefix="rlhf-plan-") as home:
@@ -40,7 +36,8 @@ def main() -> None:
                 again = ["enable_cache=false"]
                 _rlhf(home, "plan", *options, *asked, *again)
                 _rlhf(home, "run", *asked, *again)
-                errors[basis].append(_errors(json.loads(_python(home, "-c", _READ).splitlines()[-1])))
+                read = _python(home, "benchmarks/plan.py", "--compare")
+                errors[basis].append(_errors(json.loads(read.splitlines()[-1])))
                 print(basis, *(f"{error:+.1%}" for error in errors[basis][-1]), flush=True)
     print("| forecast from | time, median error | memory, median error |\n|---|---|---|")
     for basis, pairs in errors.items():
@@ -57,6 +54,19 @@ def _errors(compared: dict[str, dict[str, float]]) -> tuple[float, float]:
     return time, memory
 
 
+def _compared() -> str:
+    """Forecast and actual of the newest run in this process's state folder."""
+    from ops import environment
+
+    environment.configure()
+    from zenml.client import Client
+
+    from ops.plan import FORECAST
+
+    run = Client().list_pipeline_runs(size=1, sort_by="desc:created").items[0]
+    return str(run.run_metadata[FORECAST])
+
+
 def _rlhf(home: str, *arguments: str) -> None:
     _python(home, "-m", "ops.cli", *arguments)
 
@@ -71,7 +81,8 @@ def _python(home: str, *arguments: str) -> str:
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{' '.join(arguments[:4])} ended with {done.returncode}: {done.stderr[-1500:]}")
+        said = done.stderr[-1500:] or done.stdout[-1500:]
+        raise SystemExit(f"{' '.join(arguments[:4])} ended with {done.returncode}: {said}")
     return done.stdout
 
 

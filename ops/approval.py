@@ -7,14 +7,13 @@ its process died, one is started when it is needed."""
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from uuid import UUID
 
 from filelock import FileLock
-from zenml.cli.utils import temporary_active_stack
 from zenml.client import Client
 from zenml.enums import (
     ExecutionStatus,
@@ -29,6 +28,7 @@ from zenml.models import (
     RunMetadataResource,
     RunWaitConditionResponse,
 )
+from zenml.stack import Stack
 from zenml.utils.pagination_utils import depaginate
 
 from ops import environment
@@ -225,10 +225,16 @@ def _start(name: str, run: PipelineRunResponse, verdict: ArtifactVersionResponse
         f"{record['summary']} Run: {run.name}. Promote it? An answer counts until "
         f"{expiry_of(record):%Y-%m-%d %H:%M} UTC."
     )
-    with temporary_active_stack(run.stack.id if run.stack else None):
+    with _active_stack(run.stack.id if run.stack else None):
         promotion_pipeline.with_options(run_name=name)(verdict=str(verdict.id), question=question)
     [started] = Client().list_pipeline_runs(name=f"equals:{name}", hydrate=True).items
     return started
+
+
+def _active_stack(stack: UUID | None) -> AbstractContextManager[Stack]:
+    from zenml.cli.utils import temporary_active_stack  # loads ZenML's whole command line
+
+    return temporary_active_stack(stack)
 
 
 def _condition(run: UUID) -> RunWaitConditionResponse | None:
@@ -248,7 +254,7 @@ def _resume(run: PipelineRunResponse) -> None:
         run_id=run.id,
         run_update=PipelineRunUpdate(status=ExecutionStatus.RESUMING, status_reason="Answered."),
     )
-    with temporary_active_stack(snapshot.stack.id) as stack:
+    with _active_stack(snapshot.stack.id) as stack:
         stack.orchestrator.resume_run(snapshot=snapshot, run=client.get_pipeline_run(run.id), stack=stack)
 
 

@@ -1,8 +1,9 @@
 """How long the stages of a config take on this machine, from one short run of it in a throwaway state folder.
 
 What an optimizer step or update adds is read off the times of a stage's own curves, so that loading and first
-steps, which a stage has once, are not counted with each. Batches, lengths and models are the config's own, so
-the peak of memory is the full run's.
+steps, which a stage has once, are not counted with each; nor are evaluations, which a supervised stage has as
+many of however long it trains. Batches, lengths and models are the config's own, so the peak of memory is the
+full run's.
 """
 
 import json
@@ -21,30 +22,12 @@ from rlhf.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
-_STEPS = 45
-_READ = """
-import json
-from datetime import UTC
-from ops import environment; environment.configure()
-from mlflow.tracking import MlflowClient
-from ops.stage import MLFLOW_RUN_ID, STAGE_PEAK, tracking_uri
-from zenml.client import Client
-run = Client().list_pipeline_runs(size=1, sort_by="desc:created").items[0]
-mlflow, opened = MlflowClient(tracking_uri=tracking_uri()), str(run.run_metadata[MLFLOW_RUN_ID])
-curves = [mlflow.get_metric_history(opened, name) for name in mlflow.get_run(opened).data.metrics]
-def pace(step):
-    begin, end = (t.replace(tzinfo=UTC).timestamp() * 1000 for t in (step.start_time, step.end_time))
-    curve = max(([p for p in c if p.step and begin <= p.timestamp <= end] for c in curves), key=len)
-    if len(curve) < 2 or curve[-1].step == curve[0].step:
-        return None
-    return (curve[-1].timestamp - curve[0].timestamp) / 1000 / (curve[-1].step - curve[0].step)
-print(json.dumps({name: {
-    "seconds": (step.end_time - step.start_time).total_seconds(),
-    "pace": pace(step),
-    "peak": step.run_metadata.get(STAGE_PEAK, 0),
-    "rows": {output: found[0].run_metadata.get("rows (train)") for output, found in step.outputs.items()},
-} for name, step in run.steps.items()}))
-"""
+# Rows of similar length are put together within 50 batches, from the longest to the shortest: so many steps
+# see all lengths.
+_STEPS = 50
+_LOGGED_EVERY = 10
+Moments = Sequence[tuple[int, float]]
+"""Steps or updates, each with a time in seconds at which something was logged of it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +36,15 @@ class Calibrated:
 
     seconds: float
     peak_bytes: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a stage takes beside its beginning and end, in seconds."""
+
+    step: float
+    """Of an optimizer step; of an update, with its share of evaluations."""
+    evaluation: float = 0.0
 
 
 def calibrate(config: Path, overrides: Sequence[str], parameters: Any) -> dict[str, Calibrated]:
@@ -69,39 +61,77 @@ def calibrate(config: Path, overrides: Sequence[str], parameters: Any) -> dict[s
     work.mkdir(exist_ok=True)
     counts = _counts(parameters)
     with tempfile.TemporaryDirectory(dir=work) as home:
-        read = _read(config, [*overrides, *_shortened(parameters, counts)], home)
+        read = _short_run(config, [*overrides, *_shortened(parameters, counts)], home)
     wanted = _full_counts(parameters, read["prepare_datasets"]["rows"])
     found = {}
     for step, reading in read.items():
-        stage = _stage_of(step)
-        seconds = reading["seconds"]
-        if stage in wanted and reading["pace"] is not None:
-            seconds += reading["pace"] * (wanted[stage] - counts[stage])
+        stage, seconds = _stage_of(step), reading["seconds"]
+        if stage in wanted and reading["moments"]:
+            more = wanted[stage] - counts[stage]
+            if stage == "policy":
+                period = getattr(parameters, parameters.algorithm).evaluate_every
+                seconds += policy_pace(reading["moments"], period).step * more
+            else:
+                pace = supervised_pace(reading["moments"])
+                evaluations = getattr(parameters, stage).evaluations
+                seconds += pace.step * more + pace.evaluation * (evaluations - 1)
         found[step] = Calibrated(max(0.0, seconds), reading["peak"])
     return found
+
+
+def supervised_pace(moments: Moments) -> Pace:
+    """Of a stage whose one evaluation comes after its last step.
+
+    The step is timed between its first and its last but one point, the evaluation by what the last point came
+    later than that pace.
+    """
+    first = _first_times(moments)
+    *inner, last = sorted(first)
+    if len(inner) < 2:
+        return Pace(0.0)
+    step = (first[inner[-1]] - first[inner[0]]) / (inner[-1] - inner[0])
+    return Pace(step, max(0.0, first[last] - first[inner[-1]] - step * (last - inner[-1])))
+
+
+def policy_pace(moments: Moments, period: int) -> Pace:
+    """Of policy training that is evaluated each ``period`` updates: timed over the last of these, which has
+    one evaluation."""
+    first = _first_times(moments)
+    last = max(first)
+    begin = last - period if last - period in first else min(first)
+    return Pace((first[last] - first[begin]) / (last - begin) if last > begin else 0.0)
+
+
+def _first_times(moments: Moments) -> dict[int, float]:
+    first: dict[int, float] = {}
+    for step, time in moments:
+        first[step] = min(time, first.get(step, time))
+    return first
 
 
 def _counts(parameters: Any) -> dict[str, int]:
     """Optimizer steps or updates of each stage in the short run."""
     policy = getattr(parameters, parameters.algorithm)
-    updates = _STEPS
-    if hasattr(policy, "updates"):  # whole evaluation intervals, whose evaluations count
-        updates = max(2, min(2 * policy.evaluate_every, policy.updates // 4))
+    # A critic that is warmed up alone takes less time than both: the second interval has both.
+    updates = 2 * policy.evaluate_every + getattr(policy, "critic_warmup_updates", 0)
     return {
         "pretrain": min(_STEPS, parameters.pretrain.steps) if parameters.pretrain else 0,
         "sft": _STEPS,
         "reward_model": _STEPS,
-        "policy": updates,
+        "policy": min(updates, getattr(policy, "updates", updates)),
     }
 
 
 def _shortened(parameters: Any, counts: Mapping[str, int]) -> list[str]:
     name = parameters.algorithm
     last = "updates" if hasattr(getattr(parameters, name), "updates") else "max_steps"
+    supervised = ["sft", "reward_model", *(["pretrain"] if parameters.pretrain else [])]
     return [
         *([f"pretrain.steps={counts['pretrain']}"] if parameters.pretrain else []),
         f"sft.max_steps={counts['sft']}",
         f"reward_model.max_steps={counts['reward_model']}",
+        *(f"{stage}.evaluations=1" for stage in supervised),
+        *(f"{stage}.logging_steps={_LOGGED_EVERY}" for stage in supervised),
         f"{name}.{last}={counts['policy']}",
         "feedback.ledger.url=null",
         "feedback.ledger.sequence=null",
@@ -132,16 +162,18 @@ def _stage_of(step: str) -> str:
     return "reward_model" if step.endswith("_reward_model") else names.get(step, step)
 
 
-def _read(config: Path, overrides: Sequence[str], home: str) -> dict[str, Any]:
+def _short_run(config: Path, overrides: Sequence[str], home: str) -> dict[str, Any]:
+    """What a run in a state folder of its own took."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ZENML_", "MPLCONFIG"))}
     paths = [str(environment.PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {**kept, "RLHF_HOME": home, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "ops.cli", "run", str(config), *overrides]
-    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        last = (ended.stderr.strip() or ended.stdout.strip()).splitlines()[-1:]
-        raise TrainingError(f"A calibrating run of {config} failed: {' '.join(last)}")
-    read = subprocess.run(
-        [sys.executable, "-c", _READ], env=variables, capture_output=True, text=True, check=True
-    )
-    return dict(json.loads(read.stdout.strip().splitlines()[-1]))
+    said = ""
+    for module in (["ops.cli", "run", str(config), *overrides], ["ops.run_readings"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", *module], env=variables, capture_output=True, text=True, check=False
+        )
+        if ended.returncode:
+            last = (ended.stderr.strip() or ended.stdout.strip()).splitlines()[-1:]
+            raise TrainingError(f"A calibrating run of {config} failed: {' '.join(last)}")
+        said = ended.stdout
+    return dict(json.loads(said.strip().splitlines()[-1]))

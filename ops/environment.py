@@ -8,8 +8,10 @@ variables at import. A value the user has already set is kept.
 import os
 import secrets
 import shlex
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = PROJECT_ROOT / "configs"
@@ -50,6 +52,8 @@ _ALWAYS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
+_UNSEEN_BARS = {"TQDM_DISABLE": "1", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+_UNSEEN_COLOURS = {"ZENML_LOGGING_COLORS_DISABLED": "true"}
 
 
 def home() -> Path:
@@ -79,7 +83,12 @@ def configure() -> dict[str, str]:
         "HF_DATASETS_CACHE": str(hub_datasets()),
         _KEY: _encryption_key(state / _KEY_FILE),
     }
-    for name, value in wanted.items():
+    # Bars and colours are for people who watch: in a file they are noise.
+    unseen = {
+        **({} if _is_terminal(sys.stderr) else _UNSEEN_BARS),
+        **({} if _is_terminal(sys.stdout) else _UNSEEN_COLOURS),
+    }
+    for name, value in {**wanted, **unseen}.items():
         os.environ.setdefault(name, value)
     return {name: os.environ[name] for name in wanted}
 
@@ -130,6 +139,10 @@ def scratch() -> Path:
     """Training output before it becomes an artifact; on the artifact store's file system, so moving is a
     rename."""
     return home() / "scratch"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _encryption_key(file: Path) -> str:

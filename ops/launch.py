@@ -34,6 +34,7 @@ from ops.continuation import (
     new_record,
     settle_orphans,
 )
+from ops.integrations import leave_out_unused
 from ops.ledger import check_reach
 from ops.signals import ending_at_once
 from ops.stack import ensure_local_stack
@@ -114,6 +115,7 @@ def run(
     _deliver_spooled()
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
+    leave_out_unused()
     file = _config_file(path)
     record = new_record(config, file.name, interrupted, grace_seconds=grace_seconds)
     if interrupted is not None:
@@ -166,6 +168,7 @@ def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = T
     }
     from pipelines.retraining_pipeline import retraining_pipeline
 
+    leave_out_unused()
     asked = with_alerts(asked, run_config.section(config, "alerts"))
     return _finished(
         retraining_pipeline.with_options(config_path=str(effective(asked, f"retrain-{path.stem}")))()
@@ -214,6 +217,7 @@ def prepare_for_zenml_cli(pipeline: Pipeline, context: click.Context) -> Pipelin
         check_reach(parameters.feedback.ledger, store)  # type: ignore[attr-defined]
     except RLHFError as error:
         raise click.ClickException(str(error)) from error
+    leave_out_unused()
     return pipeline if given else pipeline.with_options(config_path=str(path))
 
 

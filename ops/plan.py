@@ -77,7 +77,8 @@ def plan(
             peak = (shapes[name], "shape")
         if name in readings:
             seconds = (readings[name].seconds, "calibration")
-            peak = (readings[name].peak_bytes, "calibration")
+            if readings[name].peak_bytes:
+                peak = (readings[name].peak_bytes, "calibration")
         elif earlier:
             seconds = (_seconds(earlier[0]), "earlier run")
             if measured := float(earlier[0].run_metadata.get(STAGE_PEAK, 0)):

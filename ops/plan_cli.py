@@ -23,6 +23,8 @@ def plan(config: str, overrides: tuple[str, ...], keep_stack: bool, calibrate: b
     """Say what a run of CONFIG will take, and refuse what cannot fit. Starts nothing."""
     from ops.plan import plan as make
 
+    if calibrate:
+        click.echo("A short run of each stage is being timed, which takes minutes.", err=True)
     made = make(config, overrides, stack=not keep_stack, calibrated=calibrate)
     print_table(_table(made))
     click.echo(_total(made))

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from ops.environment import CONFIGS
 from rlhf.alerting.settings import AlertSettings
 from rlhf.errors import ConfigError
+from rlhf.feedback.settings import FOLDS
 from rlhf.planning.settings import PlanSettings
 from rlhf.retraining.settings import RetrainingSettings
 from rlhf.settings import Settings
@@ -285,11 +286,11 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
     problems = []
     if values["base_model"] is not None and values["pretrain"] is not None:
         problems.append(Problem("parameters.pretrain", "contradicts base_model; keep one of the two"))
-    if values["datasets"].folds < 3:
+    if values["datasets"].folds < len(FOLDS):
         problems.append(
             Problem(
                 "parameters.datasets.folds",
-                "the proxy, the selection model and the judge need a fold each; set it to 3",
+                f"the proxy, the selection model and the judge need a fold each; set it to {len(FOLDS)}",
             )
         )
     for stage in ("sft", "reward_model", "ppo"):

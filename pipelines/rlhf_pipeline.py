@@ -20,7 +20,7 @@ from ops.cache import code_of, content_of, unless_fleeting
 from ops.hooks import mark_run_failed
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.evaluation.suites.content import are_lasting, suites_content
-from rlhf.feedback.settings import DatasetSettings, FeedbackSettings
+from rlhf.feedback.settings import FOLDS, DatasetSettings, FeedbackSettings
 from rlhf.models.settings_rewards import RewardSettings
 from rlhf.registry.settings import PromotionSettings
 from rlhf.training.ppo.settings import PPOSettings
@@ -82,8 +82,9 @@ def rlhf_pipeline(
     """
     champion = resolve_champion()
     rows, _ = ingest_feedback(settings=feedback)
+    judged = "ratings" if reward_model.objective == "regression" else "comparisons"
     demonstrations, comparisons, ratings, prompts, text, _ = prepare_datasets(
-        feedback=rows, settings=datasets
+        feedback=rows, settings=datasets, judged=judged
     )
     if base_model is not None:
         base = import_base_model(settings=base_model)
@@ -93,13 +94,13 @@ def rlhf_pipeline(
     judged_from = sft_policy
     if reward_base is not None:
         judged_from = import_base_model(settings=reward_base, id="import_reward_base")
-    judgements = ratings if reward_model.objective == "regression" else comparisons
+    judgements = ratings if judged == "ratings" else comparisons
     proxy = train_reward_model(
         base_model=judged_from,
         judgements=judgements,
         settings=reward_model,
         role="proxy",
-        fold=0,
+        fold=FOLDS["proxy"],
         seed=seed,
         id="train_proxy_reward_model",
     )
@@ -108,7 +109,7 @@ def rlhf_pipeline(
         judgements=judgements,
         settings=reward_model,
         role="selection",
-        fold=1,
+        fold=FOLDS["selection"],
         seed=seed + 1,
         id="train_selection_reward_model",
     )
@@ -117,7 +118,7 @@ def rlhf_pipeline(
         judgements=judgements,
         settings=reward_model,
         role="judge",
-        fold=2,
+        fold=FOLDS["judge"],
         seed=seed + 2,
         id="train_judge_reward_model",
     )

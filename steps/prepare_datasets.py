@@ -13,8 +13,7 @@ from ops.cache import cached_by_content
 from ops.stage import stage
 from rlhf.feedback.ledger.reference import LedgerRef
 from rlhf.feedback.ledger.state import read_state
-from rlhf.feedback.settings import DatasetSettings
-from rlhf.feedback.views import prepare
+from rlhf.feedback.settings import DatasetSettings, Judged
 from rlhf.report import Report
 
 
@@ -30,7 +29,7 @@ from rlhf.report import Report
     },
 )
 def prepare_datasets(
-    feedback: LedgerRef, settings: DatasetSettings
+    feedback: LedgerRef, settings: DatasetSettings, judged: Judged | None = None
 ) -> tuple[
     Annotated[DatasetDict, ArtifactConfig(name="demonstrations", tags=["view"])],
     Annotated[DatasetDict, ArtifactConfig(name="comparisons", tags=["view"])],
@@ -39,10 +38,17 @@ def prepare_datasets(
     Annotated[DatasetDict, ArtifactConfig(name="text", tags=["view"])],
     Annotated[Report, ArtifactConfig(name="data_report", tags=["report"])],
 ]:
-    """The five views, each with train, dev and test splits, and the report of what was left out and why."""
+    """The five views, each with train, dev and test splits, and the report of what was left out and why.
+
+    ``judged``: the view that reward models are to learn from, which needs rows for each of them.
+    """
+    from rlhf.feedback.views import prepare, require_folds
+
     with stage("datasets", settings) as run:
         views = prepare(read_state(feedback), settings)
         run.sink.log_text(views.report.html, "reports/data.html")
+        if judged is not None:  # after the report, which says what was left out
+            require_folds(getattr(views, judged), judged)
         return (
             views.demonstrations,
             views.comparisons,

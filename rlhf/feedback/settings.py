@@ -42,6 +42,10 @@ LayoutName = Literal[
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 LAYOUT_NAMES: tuple[str, ...] = get_args(LayoutName)
 
+Judged = Literal["comparisons", "ratings"]
+FOLDS: Mapping[str, int] = {"proxy": 0, "selection": 1, "judge": 2}
+"""The fold of the training comparisons, or ratings, that each reward model learns from."""
+
 FILE_FORMATS = ("jsonl", "json", "csv", "parquet", "txt")
 
 

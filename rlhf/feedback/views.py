@@ -21,7 +21,7 @@ from rlhf.feedback.quality.contradictions import Contradictions, contradictory
 from rlhf.feedback.quality.languages import only_in_languages, sampled_languages
 from rlhf.feedback.quality.pii import PIICounts, finder, without_pii
 from rlhf.feedback.rows import Message
-from rlhf.feedback.settings import DatasetSettings
+from rlhf.feedback.settings import FOLDS, DatasetSettings, Judged
 from rlhf.feedback.splits import SPLITS, Split, fold_of_key, split_of_key
 from rlhf.feedback.views_report import Quality, views_report
 from rlhf.feedback.votes import (
@@ -148,6 +148,23 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
     for name, view in views.items():
         logger.info("%s: %s", name, ", ".join(f"{split} {len(rows)}" for split, rows in view.items()))
     return Views(**views, report=report)
+
+
+def require_folds(view: datasets.DatasetDict, what: Judged) -> None:
+    """See to it that every reward model has training rows of its own, before anything is trained.
+
+    Raises:
+        DataError: one has none.
+    """
+    counts = Counter(view["train"]["fold"])
+    without = [role for role, fold in FOLDS.items() if not counts[fold]]
+    if without:
+        other = "regression" if what == "comparisons" else "pairwise"
+        raise DataError(
+            f"None of the {counts.total()} training {what} fall into the fold of the reward model "
+            f"{' or '.join(without)}; add {what} about more prompts, change datasets.split_salt, or, where "
+            f"the feedback is of the other kind, set reward_model.objective to {other}."
+        )
 
 
 def _latest(records: list[dict[str, Any]], left_out: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 _BINS = 50
 _WORD = re.compile(r"[^\W\d_]+")
@@ -33,6 +32,8 @@ class Drift:
 
 def ks_drift(name: str, before: Sequence[float], after: Sequence[float], threshold: float) -> Drift:
     """Two-sample Kolmogorov-Smirnov test (``scipy.stats.ks_2samp``); drifted where p < ``threshold``."""
+    from scipy import stats  # a second to load, and most checks end without a test
+
     found = stats.ks_2samp(np.asarray(before, float), np.asarray(after, float))
     p_value = float(found.pvalue)
     return Drift(name, float(found.statistic), p_value, threshold, p_value < threshold)

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from zenml.models import PipelineRunResponse
 
-from ops import launch, plan, run_config
+from ops import environment, launch, plan, run_config
 from ops.cli import main
 from ops.stage import STAGE_PEAK
 from tests.pipelines.conftest import TINY, finished
@@ -54,3 +54,17 @@ def test_a_price_makes_a_cost(first_run: PipelineRunResponse) -> None:
     cost = made.forecast.cost(made.settings.price_per_hour, made.settings.gpus)
     assert cost == pytest.approx(made.forecast.seconds * 0.002)
     assert run_config.section({}, "plan").price_per_hour is None
+
+
+def test_a_calibration_forecasts_every_step_and_leaves_nothing_behind(
+    first_run: PipelineRunResponse,
+) -> None:
+    asked = ["seed=31", "sft.max_steps=60", "ppo.updates=4"]
+    forecast = plan.plan(str(TINY), asked, calibrated=True).forecast
+    computed = [step for step in forecast.steps if step.cached_from is None]
+    assert {"train_sft", "train_policy", "evaluate_policy"} <= {step.step for step in computed}
+    assert {step.seconds_from for step in computed} == {"calibration"}
+    assert {step.peak_from for step in computed if step.step.startswith("train_")} == {"calibration"}
+    assert forecast.seconds is not None
+    assert forecast.seconds > 0
+    assert list((environment.home() / "calibration").iterdir()) == []

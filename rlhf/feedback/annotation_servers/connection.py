@@ -7,6 +7,8 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -49,6 +51,14 @@ class Connection:
     def get(self, path: str, *, doing: str, **params: Any) -> Any:
         """The parsed JSON of a GET; see :meth:`send`. An answer that was cut short is asked for again."""
         return self._patiently("GET", path, doing, lambda answer: answer.json(), params=params)
+
+    def get_dated(self, path: str, *, doing: str, **params: Any) -> tuple[Any, datetime | None]:
+        """As :meth:`get`, with the time in UTC at which the server gave its answer, cut to the second; None
+        where it does not say."""
+        found: tuple[Any, datetime | None] = self._patiently(
+            "GET", path, doing, lambda answer: (answer.json(), _time_of(answer)), params=params
+        )
+        return found
 
     def send(self, method: str, path: str, *, doing: str, **options: Any) -> httpx.Response:
         """A successful answer. Lost connections, overload and faults of the server are tried again, with
@@ -130,6 +140,13 @@ def key_from(variable: str, server: str) -> str:
     if not key:
         raise ConfigError(f"{server} needs a key in the environment variable {variable}; export it.")
     return key
+
+
+def _time_of(answer: httpx.Response) -> datetime | None:
+    try:
+        return parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return None
 
 
 def _is_json(response: httpx.Response) -> bool:

@@ -46,6 +46,8 @@ _QUESTION_TAGS: Mapping[str, QuestionType] = {
     "ParagraphLabels": "span",
 }
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+_SECOND = timedelta(seconds=1)
+"""HTTP tells the time in whole seconds."""
 
 
 class LabelStudioReader(ServerReader):
@@ -80,16 +82,14 @@ class LabelStudioReader(ServerReader):
                 f"sources: {connection.server} has no project {self._settings.project} that the token may "
                 f"see, but {known}; correct `project`."
             )
-        return self._project_now(connection)
+        return self._project_now(connection)[0]
 
-    def _project_now(self, connection: Connection) -> dict[str, Any]:
-        project: dict[str, Any] = connection.get(
-            f"/api/projects/{self._settings.project}", doing="reading the project"
-        )
-        return project
+    def _project_now(self, connection: Connection) -> tuple[dict[str, Any], datetime | None]:
+        """The project, and when the server said so."""
+        return connection.get_dated(f"/api/projects/{self._settings.project}", doing="reading the project")
 
     def _records(self, known: Watermark | None) -> Iterator[AnsweredRecord]:
-        project = self._project_now(self._connection)
+        project, begun = self._project_now(self._connection)
         counts = [
             project["task_number"],
             project["total_annotations_number"] + project["skipped_annotations_number"],
@@ -97,18 +97,26 @@ class LabelStudioReader(ServerReader):
         if known is not None and any(now < then for now, then in zip(counts, known["counts"], strict=True)):
             logger.info("source %s has lost tasks or annotations since the last read: full scan", self.name)
             known = None
-        newest = "" if known is None else str(known["updated_at"])
-        for task in self._tasks(self._since(newest)):
+        newest, since = "", ""
+        if known is not None:
+            newest = str(known["updated_at"])
+            since = newest if known["settled"] else self._less_overlap(newest)
+        for task in self._tasks(since):
             newest = max(newest, task["updated_at"])
             answered = tuple(answers_of(task, self._annotators, self._schema))
             yield AnsweredRecord(str(task["id"]), task["data"], answered)
         self.complete = known is None
-        self.watermark = self._marked(updated_at=newest, counts=counts)
+        settled = False
+        if begun is not None and newest:
+            settled = newest < self._less_overlap(begun.strftime(_TIME))
+            # What changes while a long read lasts may be on a page that was read already.
+            newest = min(newest, (begun + _SECOND).strftime(_TIME))
+        self.watermark = self._marked(updated_at=newest, settled=settled, counts=counts)
 
-    def _since(self, newest: str) -> str:
-        if not newest:
+    def _less_overlap(self, time: str) -> str:
+        if not time:
             return ""
-        begin = datetime.strptime(newest, _TIME) - timedelta(seconds=self._settings.overlap_seconds)
+        begin = datetime.fromisoformat(time) - timedelta(seconds=self._settings.overlap_seconds)
         return begin.strftime(_TIME)
 
     def _tasks(self, since: str) -> Iterator[dict[str, Any]]:

@@ -116,7 +116,8 @@ class LabelStudioSource(_ServerSource):
     """Tasks asked for at once."""
     overlap_seconds: NonNegativeInt = 300
     """How far before the latest change already read the next read begins, in seconds: tasks that were being
-    saved during a read are found by the next."""
+    saved during a read are found by the next. Once the latest change is longer ago than this, the next read
+    begins right after it."""
 
     @property
     def source_name(self) -> str:

@@ -22,13 +22,13 @@ from deltalake import DeltaTable
 
 from rlhf.errors import DataError, LedgerError
 from rlhf.feedback.ledger.batches import RowsOfCommit, stored_keys
-from rlhf.feedback.ledger.changes import Changes, compare, latest
+from rlhf.feedback.ledger.changes import compare, latest
 from rlhf.feedback.ledger.checks import partial_readings, remember
 from rlhf.feedback.ledger.feeds import Feed, Watermark, WholeRecordSource, open_feeds
 from rlhf.feedback.ledger.keys import update_digest
 from rlhf.feedback.ledger.maintenance import compact
 from rlhf.feedback.ledger.reference import LedgerRef
-from rlhf.feedback.ledger.spool import PARTS, STORED, KeyParts, Spool
+from rlhf.feedback.ledger.spool import STORED, KeyParts, Positions, Spool, ranges
 from rlhf.feedback.ledger.table import (
     Head,
     Rule,
@@ -279,6 +279,8 @@ def _commit(feed: Feed, reading: _Reading, seen: Head, url: str, folder: Path) -
 
 def _without_repeated(reading: _Reading, repeated: np.ndarray) -> Tally:
     """Counts of what was read, each row once: that it is repeated shows only when all have been read."""
+    if not len(repeated):
+        return reading.tally
     tally = replace(
         reading.tally,
         rows=reading.tally.rows - len(repeated),
@@ -288,7 +290,7 @@ def _without_repeated(reading: _Reading, repeated: np.ndarray) -> Tally:
     )
     mask = np.zeros(reading.spool.rows, bool)
     mask[repeated] = True
-    for _, rows in reading.spool.chosen(mask):
+    for _, rows in reading.spool.chosen(mask.__getitem__):
         tally.kinds.subtract(rows["kind"].to_pylist())
         tally.statuses.subtract(rows["status"].to_pylist())
     tally.kinds, tally.statuses = +tally.kinds, +tally.statuses
@@ -325,10 +327,8 @@ def _stored_keys(table: DeltaTable, source_key: str, folder: Path) -> KeyParts:
 class _Delta:
     """The difference of all parts together."""
 
-    put: np.ndarray
-    """Whether each row that was read is put."""
-    positions: np.ndarray
-    """Its position if so."""
+    positions: Positions
+    """Which of the rows that were read are put, and where."""
     tombstones: np.ndarray
     digest: str
     live: int
@@ -342,37 +342,49 @@ class _Delta:
 
 
 def _difference(reading: _Reading, stored: KeyParts, reread: np.ndarray, *, one_each: bool) -> _Delta:
-    parts: list[Changes] = []
-    # One byte and one word a row: everything else is done part by part.
-    put = np.zeros(reading.spool.rows, bool)
-    positions = np.zeros(reading.spool.rows, np.int32)
+    # A byte a row: everything else is done range by range.
+    positions = Positions(reading.spool.rows)
     digest = hashlib.sha256()
-    live = 0
-    for part in range(PARTS):
+    live = new = edited = 0
+    tombstones, repeated = [np.zeros(0, STORED)], [np.zeros(0, np.int64)]
+    for incoming, known in ranges(reading.spool.keys, stored):
+        live_before = latest(known)
         changes = compare(
-            reading.spool.keys.read(part),
-            latest(stored.read(part)),
+            incoming,
+            live_before,
             complete=reading.complete,
             one_each=one_each,
-            reread=reread,
+            reread=_among(reread, live_before),
         )
-        # The parts are in the order of identities, so this is the digest of all rows in that order.
+        # The ranges are in the order of identities, so this is the digest of all rows in that order.
         update_digest(digest, changes.state)
         live += len(changes.state)
-        put[changes.rows] = True
-        positions[changes.rows] = changes.positions
-        nothing = np.zeros(0, np.int64)
-        parts.append(replace(changes, state=nothing, rows=nothing, positions=nothing))
+        new += changes.new
+        edited += changes.edited
+        positions.put(changes.rows, changes.positions)
+        if len(changes.tombstones):
+            tombstones.append(changes.tombstones)
+        if len(changes.repeated):
+            repeated.append(changes.repeated)
     return _Delta(
-        put,
         positions,
-        np.concatenate([changes.tombstones for changes in parts]),
+        np.concatenate(tombstones),
         digest.hexdigest(),
         live,
-        sum(changes.new for changes in parts),
-        sum(changes.edited for changes in parts),
-        np.concatenate([changes.repeated for changes in parts]),
+        new,
+        edited,
+        np.concatenate(repeated),
     )
+
+
+def _among(identities: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Of sorted identities those that lie between the first and the last of some keys, so that each range is
+    compared with its own."""
+    if not len(keys):
+        return identities[:0]
+    first = np.searchsorted(identities["id0"], keys["id0"].min(), "left")
+    last = np.searchsorted(identities["id0"], keys["id0"].max(), "right")
+    return identities[first:last]
 
 
 def _batches(
@@ -380,8 +392,8 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     """Puts in the source's order, then tombstones, numbered from ``first_sequence``."""
     sequence = first_sequence
-    for numbers, rows in spool.chosen(delta.put):
-        yield about.puts(rows, delta.positions[numbers], sequence)
+    for numbers, rows in spool.chosen(delta.positions.are_put):
+        yield about.puts(rows, delta.positions.of(numbers), sequence)
         sequence += len(numbers)
     if len(delta.tombstones):
         yield about.tombstones(delta.tombstones, sequence)

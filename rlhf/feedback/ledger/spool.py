@@ -2,7 +2,7 @@
 source: the rows in one file, and their keys in files by the first bits of the identity, each of which can be
 compared with the ledger's keys by itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -13,8 +13,10 @@ from rlhf.feedback.ledger.keys import identity_of, words_of_hashes, words_of_ide
 from rlhf.feedback.rows import ROW_SCHEMA, AnnotationRow, to_batch
 
 PARTS = 64
-_SHIFT = np.uint64(58)
+_PART_BITS = 6
+_COMPARED_AT_ONCE = 1 << 14
 _BATCH_ROWS = 4096
+_NOT_PUT = -1
 
 _KEY = [("id0", "u8"), ("id1", "u8"), ("h0", "u8"), ("h1", "u8")]
 INCOMING = np.dtype([*_KEY, ("row", "i8")])
@@ -44,10 +46,7 @@ class KeyParts:
 
     def add(self, keys: np.ndarray) -> None:
         """Append keys in any order."""
-        parts = (keys["id0"] >> _SHIFT).astype(np.int64)
-        order = np.argsort(parts, kind="stable")
-        ends = np.cumsum(np.bincount(parts, minlength=PARTS))
-        for part, chunk in enumerate(np.split(keys[order], ends[:-1])):
+        for part, chunk in enumerate(_by_bits(keys, 0, _PART_BITS)):
             if len(chunk):
                 file = self._files.get(part)
                 if file is None:
@@ -68,6 +67,49 @@ class KeyParts:
     def __exit__(self, *error: object) -> None:
         for file in self._files.values():
             file.close()
+
+
+def ranges(incoming: KeyParts, stored: KeyParts) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The keys of both by ranges of identities, in the identities' order: a comparison takes many times the
+    memory of what it compares, so ranges are as small however many keys there are."""
+    for part in range(PARTS):
+        both = incoming.read(part), stored.read(part)
+        times = max(map(len, both)) // _COMPARED_AT_ONCE
+        yield from zip(*(_by_bits(keys, _PART_BITS, times.bit_length()) for keys in both), strict=True)
+
+
+def _by_bits(keys: np.ndarray, skipped: int, bits: int) -> list[np.ndarray]:
+    """Keys by the bits of their identities that come after the first ``skipped``, 2^``bits`` groups in order;
+    each keeps the order in which its keys are given."""
+    if not bits:
+        return [keys]
+    groups = ((keys["id0"] << np.uint64(skipped)) >> np.uint64(64 - bits)).astype(np.int64)
+    order = np.argsort(groups, kind="stable")
+    ends = np.cumsum(np.bincount(groups, minlength=1 << bits))
+    return np.split(keys[order], ends[:-1])
+
+
+class Positions:
+    """Of each row of a spool the position at which it is put, in as few bytes as they take: one, as long as
+    no identity has more than 128 rows."""
+
+    def __init__(self, rows: int) -> None:
+        self._of = np.full(rows, _NOT_PUT, np.int8)
+
+    def put(self, rows: np.ndarray, positions: np.ndarray) -> None:
+        """Rows, by their numbers, that are put."""
+        wider = np.result_type(self._of.dtype, np.min_scalar_type(-1 - int(positions.max(initial=0))))
+        self._of = self._of.astype(wider, copy=False)
+        self._of[rows] = positions
+
+    def are_put(self, rows: slice) -> np.ndarray:
+        """Whether each of some rows is put."""
+        put: np.ndarray = self._of[rows] != _NOT_PUT
+        return put
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """The positions of rows that are put, by their numbers."""
+        return self._of[rows]
 
 
 class Spool:
@@ -117,13 +159,17 @@ class Spool:
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_ROWS))
         self.rows += len(rows)
 
-    def chosen(self, mask: np.ndarray) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-        """Rows by a mask over all, in batches, each with the numbers of its rows."""
+    def chosen(self, mask: Callable[[slice], np.ndarray]) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+        """Some rows in batches, each with the numbers of its rows.
+
+        Args:
+            mask: whether each of a slice of all rows is wanted.
+        """
         with pa.OSFile(str(self._file)) as source, pa.ipc.open_file(source) as reader:
             first = 0
             for number in range(reader.num_record_batches):
                 end = first + min(_BATCH_ROWS, self.rows - first)
-                own = np.flatnonzero(mask[first:end])
+                own = np.flatnonzero(mask(slice(first, end)))
                 if len(own):
                     batch = reader.get_batch(number)
                     yield first + own, batch if len(own) == len(batch) else batch.take(pa.array(own))

@@ -163,7 +163,7 @@ def scan(table: DeltaTable, source_keys: Sequence[str], upto: int | None = None)
 
 
 def identities_of(table: DeltaTable, source_key: str, records: Collection[str]) -> np.ndarray:
-    """Identities (fields ``id0`` and ``id1``) of all rows that a source ever had of some records."""
+    """Identities (fields ``id0`` and ``id1``, sorted) of all rows that a source ever had of some records."""
     if not records:
         return np.zeros(0, IDENTITY)
     chosen = (ds.field("source_key") == source_key) & ds.field("record_id").isin(list(records))

@@ -12,7 +12,7 @@ from rlhf.feedback.rows import ROW_SCHEMA, AnnotationRow, Message, prompt_hash, 
 from rlhf.feedback.settings import DatasetSettings, FeedbackSettings
 from rlhf.feedback.settings_aggregation import AggregationSettings
 from rlhf.feedback.splits import SPLITS, fold_of, split_of
-from rlhf.feedback.views import Views, prepare
+from rlhf.feedback.views import Views, prepare, require_folds
 from tests.rlhf.feedback.view_rows import ALL_TRAIN, row, texts, views
 
 VIEWS = ("demonstrations", "comparisons", "ratings", "prompts", "text")
@@ -356,3 +356,15 @@ def test_the_whole_sample_becomes_views_quickly_and_repeatably() -> None:
     assert len(made.comparisons["train"]) > 200
     assert len(made.demonstrations["test"]) > 20
     assert table.schema == ROW_SCHEMA
+
+
+def test_a_reward_model_without_rows_is_named_before_anything_is_trained() -> None:
+    numbered = {n: f"Question {n}?" for n in range(40)}
+    folds = {n: fold_of([Message(role="user", content=text)], 3, "") for n, text in numbered.items()}
+    some = [row("comparison", 0, "a", "b", prompt=numbered[n]) for n, fold in folds.items() if fold != 2]
+    with pytest.raises(DataError, match=rf"None of the {len(some)} training comparisons .* model judge; add"):
+        require_folds(views(*some).comparisons, "comparisons")
+    rest = [row("comparison", 0, "a", "b", prompt=numbered[n]) for n, fold in folds.items() if fold == 2]
+    require_folds(views(*some, *rest).comparisons, "comparisons")
+    with pytest.raises(DataError, match=r"None of the 0 .* proxy or selection or judge; add"):
+        require_folds(views(*some).ratings, "ratings")

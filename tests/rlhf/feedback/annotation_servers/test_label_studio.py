@@ -1,4 +1,7 @@
+import copy
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -56,6 +59,56 @@ def test_only_tasks_changed_since_the_watermark_are_read(label_studio_pages: Any
     label_studio_pages.project["task_number"] -= 1
     rows(source.read_since(source.watermark))
     assert source.complete
+
+
+def moved(pages: Any, number: int, seconds: float) -> None:
+    """Set a task's time of change, from now."""
+    time = datetime.now(UTC) + timedelta(seconds=seconds)
+    pages.tasks[number]["updated_at"] = time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def test_a_project_imported_at_one_time_is_left_alone_once_that_is_longer_ago_than_the_overlap(
+    label_studio_pages: Any, canned: Any
+) -> None:
+    source = reader(label_studio_pages, canned, overlap_seconds=300)
+    for number in range(4):
+        moved(label_studio_pages, number, -200)
+    rows(source.read())
+    fresh = source.watermark
+    assert len({row.record_id for row in rows(source.read_since(fresh))}) == 4
+    assert source.watermark == fresh
+    for number in range(4):
+        moved(label_studio_pages, number, -400)
+    rows(source.read())
+    assert rows(source.read_since(source.watermark)) == []
+    moved(label_studio_pages, 1, -1)
+    changed = rows(source.read_since(source.watermark))
+    assert {row.record_id for row in changed} == {str(label_studio_pages.tasks[1]["id"])}
+
+
+def test_a_server_that_does_not_tell_the_time_is_read_with_the_overlap_each_time(
+    label_studio_pages: Any, canned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", lambda self: "some day")
+    source = reader(label_studio_pages, canned, overlap_seconds=300)
+    everything = rows(source.read())
+    assert rows(source.read_since(source.watermark)) == everything
+
+
+def test_what_changes_on_a_page_that_was_read_already_is_found_by_the_next_read(
+    label_studio_pages: Any, canned: Any
+) -> None:
+    def answer(method: str, path: str, query: dict[str, str]) -> Any:
+        found = copy.deepcopy(label_studio_pages.answer(method, path, query))
+        if path == "/api/tasks":
+            moved(label_studio_pages, 0, 60)  # the read lasts an hour in all
+            moved(label_studio_pages, 3, 3600)
+        return found
+
+    source = reader(label_studio_pages, canned, answer=answer, page_size=2, overlap_seconds=5)
+    rows(source.read())
+    again = {row.record_id for row in rows(source.read_since(source.watermark))}
+    assert again == {str(label_studio_pages.tasks[number]["id"]) for number in (0, 3)}
 
 
 def test_an_access_token_that_ran_out_is_renewed_once(label_studio_pages: Any, canned: Any) -> None:

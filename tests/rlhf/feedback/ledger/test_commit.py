@@ -23,64 +23,11 @@ from rlhf.feedback.settings import FeedbackSettings
 from tests.rlhf.feedback.ledger.conftest import Desk, judgement
 
 ROOT = Path(__file__).resolve().parents[4]
-GONE = "gone"
-EDITS = st.dictionaries(
-    st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(["ada", "ben", "unknown"])),
-    st.sampled_from([0, 1, None, GONE]),
-    max_size=4,
-)
-CRASHES = st.sampled_from(["", "", "before", "after"])
-
-
-class Crash(Exception):
-    """The process dies here."""
 
 
 def values(desk: Desk, *names: str) -> list[tuple[str, str, Any]]:
     table = read_state(commit.reference(desk.url, desk.ingest(*names).reference.source_keys))
     return [(r["record_id"], r["annotator"], json.loads(r["value"])) for r in table.to_pylist()]
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.tuples(EDITS, CRASHES, st.booleans()), min_size=2, max_size=6))
-def test_any_interleaving_of_ingests_edits_retractions_and_crashes_ends_as_the_final_truth_applied_once(
-    steps: list[tuple[dict[tuple[str, str], Any], str, bool]],
-) -> None:
-    with TemporaryDirectory() as one, TemporaryDirectory() as other, pytest.MonkeyPatch.context() as patch:
-        desk, once = Desk(Path(one)), Desk(Path(other))
-        real = commit.append
-        states = []
-        truth: dict[tuple[str, str], Any] = {("z", "ada"): 0}
-        for edits, crash, reverse in steps:
-            truth = {key: value for key, value in {**truth, **edits}.items() if value != GONE}
-            rows = [judgement(record, value, who) for (record, who), value in truth.items()]
-            rows = rows[::-1] if reverse else rows
-            desk.write(rows)
-
-            def dying(*arguments: Any, when: str = crash) -> bool:
-                if when == "before":
-                    raise Crash
-                done = real(*arguments)
-                if when == "after":
-                    raise Crash
-                return done
-
-            patch.setattr(commit, "append", dying)
-            try:
-                reference = desk.ingest().reference
-                states.append((reference, read_state(reference)))
-            except Crash:
-                pass
-            finally:
-                patch.setattr(commit, "append", real)
-        once.write(rows)
-        last, first = desk.ingest().reference, once.ingest().reference
-        assert last.state_digest == first.state_digest
-        assert read_state(last).equals(read_state(first))
-        assert len(read_state(last)) == len(rows)
-        numbers = DeltaTable(desk.url).to_pyarrow_dataset().to_table(columns=["ledger_seq"])["ledger_seq"]
-        assert sorted(numbers.to_pylist()) == list(range(1, len(numbers) + 1))
-        assert all(read_state(reference).equals(table) for reference, table in states)
 
 
 def test_the_ledger_holds_what_the_sources_say_and_nothing_else(desk: Desk) -> None:
