@@ -3,14 +3,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from rlhf.errors import ConfigError, DataError, LedgerError
 from rlhf.feedback.ingest import ingest
