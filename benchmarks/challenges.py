@@ -22,20 +22,28 @@ from unittest.mock import patch
 
 CONFIG = "support_desk"
 SMALL = (
-    "feedback.sources.0.settings={demonstrations: 2000, comparisons: 4500, archive: 500}",
-    "datasets.test_fraction=0.12",
+    "feedback.sources.0.settings={demonstrations: 4500, comparisons: 6000, archive: 300}",
+    "datasets.test_fraction=0.06",
     "pretrain.steps=0",
     "pretrain.architecture={hidden_size: 96, layers: 2, heads: 4, ffn_size: 256, max_positions: 256, "
     "initializer_range: 0.05}",
-    "evaluation.max_prompts=250",
+    "sft.batch_size=16",
+    "sft.epochs=4",
+    "sft.evaluations=1",
+    "reward_model.batch_size=16",
+    "reward_model.epochs=2",
+    "reward_model.evaluations=1",
+    "evaluation.max_prompts=200",
+    "evaluation.max_comparisons=300",
+    "evaluation.max_demonstrations=100",
     "ppo.evaluate_every=1000",
 )
 _LONG = "{type: rules, rules: [{type: length, minimum: 45, tolerance: 45}]}"
 CHALLENGERS: Mapping[str, Sequence[str]] = {
-    "champion": ("ppo.updates=6",),
-    "better": ("ppo.updates=30",),
+    "champion": ("ppo.updates=5",),
+    "better": ("ppo.updates=25",),
     "hacked": (
-        "ppo.updates=30",
+        "ppo.updates=20",
         "ppo.kl_coefficient=0",
         "ppo.missing_eos_penalty=null",
         f"reward={{type: mix, weights: [1.0, 5.0], rewards: [{{type: proxy}}, {_LONG}]}}",
@@ -48,6 +56,7 @@ _SHOWN = {
     "eval/proxy/policy": "proxy",
     "eval/length/policy": "tokens",
     "eval/kl": "KL",
+    "eval/truncated_share/policy": "truncated",
 }
 
 
