@@ -34,11 +34,11 @@ from ops.continuation import (
     new_record,
     settle_orphans,
 )
-from ops.integrations import leave_out_unused
 from ops.ledger import check_reach
 from ops.signals import ending_at_once
 from ops.stack import ensure_local_stack
 from ops.stage import tracking_uri
+from ops.startup import shorten_startup
 from ops.tracking import deliver_spooled
 from rlhf.errors import ConfigError, RLHFError
 from rlhf.evaluation.settings import EvaluationSettings
@@ -115,7 +115,7 @@ def run(
     _deliver_spooled()
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
-    leave_out_unused()
+    shorten_startup()
     file = _config_file(path)
     record = new_record(config, file.name, interrupted, grace_seconds=grace_seconds)
     if interrupted is not None:
@@ -148,7 +148,7 @@ def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = T
     """
     path = run_config.find_config(name_or_path)
     config = run_config.apply_overrides(run_config.read_config(path), overrides)
-    parameters = check(config)
+    parameters = check(config, suites=False)  # the training run's start checks those
     run_config.section(config, "retraining")
     if stack:
         ensure_local_stack()
@@ -168,7 +168,7 @@ def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = T
     }
     from pipelines.retraining_pipeline import retraining_pipeline
 
-    leave_out_unused()
+    shorten_startup()
     asked = with_alerts(asked, run_config.section(config, "alerts"))
     return _finished(
         retraining_pipeline.with_options(config_path=str(effective(asked, f"retrain-{path.stem}")))()
@@ -179,8 +179,11 @@ def _has_schedule(config: Mapping[str, Any], active: Stack) -> bool:
     return bool(config.get("schedule")) and active.orchestrator.config.is_schedulable
 
 
-def check(config: Mapping[str, Any]) -> BaseModel:
+def check(config: Mapping[str, Any], *, suites: bool = True) -> BaseModel:
     """Everything that can be known to be wrong before a run starts.
+
+    Args:
+        suites: the evaluation's suites as well, which takes loading torch.
 
     Raises:
         ConfigError: unknown or wrong keys, a missing base or reward model, too little disk.
@@ -192,7 +195,8 @@ def check(config: Mapping[str, Any]) -> BaseModel:
     judges: Mapping[str, str] = parameters.evaluation.rewards  # type: ignore[attr-defined]
     for name, source in judges.items():
         _check_function(f"evaluation.rewards.{name}", source)
-    _check_suites(parameters.evaluation)  # type: ignore[attr-defined]
+    if suites:
+        _check_suites(parameters.evaluation)  # type: ignore[attr-defined]
     _check_reward("reward", parameters.reward)  # type: ignore[attr-defined]
     signing_key(parameters.promotion.signing_key_env)  # type: ignore[attr-defined]
     open_sources(parameters.feedback)  # type: ignore[attr-defined]  # the model is made from a signature
@@ -217,7 +221,7 @@ def prepare_for_zenml_cli(pipeline: Pipeline, context: click.Context) -> Pipelin
         check_reach(parameters.feedback.ledger, store)  # type: ignore[attr-defined]
     except RLHFError as error:
         raise click.ClickException(str(error)) from error
-    leave_out_unused()
+    shorten_startup()
     return pipeline if given else pipeline.with_options(config_path=str(path))
 
 

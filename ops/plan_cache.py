@@ -15,8 +15,8 @@ from zenml.enums import ExecutionStatus
 from zenml.models import StepRunResponse
 from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_run
 
-from ops.integrations import leave_out_unused
 from ops.retraining import TRAINING_PIPELINE
+from ops.startup import shorten_startup
 
 
 def compiled_steps(config: Path) -> Mapping[str, Any]:
@@ -27,7 +27,7 @@ def compiled_steps(config: Path) -> Mapping[str, Any]:
     """
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
-    leave_out_unused()
+    shorten_startup()
     wired = rlhf_pipeline.with_options(config_path=str(config))
     wired.prepare()
     snapshot, _, _ = wired._compile(config_path=str(config))  # the public way also registers and runs it

@@ -60,14 +60,14 @@ def situation_of(
     before = [_training_split(run, view) for view in ("comparisons", "prompts")] if run else [None, None]
     if before[0] is None or before[1] is None:
         return Situation(known.sequence, known.champion, known.champion_age_days, training_data_gone=True)
-    from rlhf.feedback.views import prepare
+    from rlhf.feedback.views import derive
 
     # agreement is training's to insist on: the check only counts
-    views = prepare(read_state(feedback), datasets.model_copy(update={"minimum_agreement": None}))
+    views = derive(read_state(feedback), datasets)
     latest = _training_split(runs[0], "comparisons") if runs else None
     new = new_feedback(
-        views.comparisons["train"].data.table,
-        views.prompts["train"].data.table,
+        views["comparisons"]["train"].data.table,
+        views["prompts"]["train"].data.table,
         champion_comparisons=before[0],
         champion_prompts=before[1],
         other_comparisons=[latest] if latest is not None else [],

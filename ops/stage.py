@@ -120,7 +120,8 @@ def stage(name: str, settings: Settings | None = None, *, resumes: bool = False)
     finally:
         if lock is not None:
             lock.release()
-        gc.collect()  # trainers hold their models in reference cycles, and the next step loads its own
+        if "torch" in sys.modules:
+            gc.collect()  # trainers hold their models in reference cycles, and the next step loads its own
 
 
 def _tell_zenml(metadata: dict[str, MetadataType], run: UUID | None = None) -> None:

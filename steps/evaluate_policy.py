@@ -7,7 +7,6 @@ from zenml import ArtifactConfig, step
 
 from materializers.report import ReportMaterializer
 from ops.cache import cached_by_content
-from ops.evaluation_samples import log_samples
 from ops.registries import champion_directory
 from ops.stage import stage
 from rlhf.evaluation.settings import EvaluationSettings
@@ -43,6 +42,7 @@ def evaluate_policy(
     (:func:`ops.cache.code_of`), and the files and models that ``settings.suites`` name
     (:func:`rlhf.evaluation.suites.content.suites_content`).
     """
+    from ops.evaluation_samples import log_samples
     from rlhf.evaluation.stage import evaluate
 
     with stage("evaluation", settings) as run:

@@ -109,6 +109,40 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
         DataError: annotators agree less than ``minimum_agreement``, or nothing is left for any view.
     """
     left_out: dict[str, Counter[str]] = defaultdict(Counter)
+    rows = _usable(table, settings, left_out)
+    annotators = annotator_figures(rows.records)
+    require_agreement(annotators, settings.minimum_agreement)
+    made = _made(rows.records, settings, left_out)
+    quality = Quality(
+        near_duplicates=sum(reason == _NEAR_DUPLICATE for reason in made.unfit.values()),
+        contaminated=sum(reason == _CONTAMINATED for reason in made.unfit.values()),
+        contradictions=made.contradictions,
+        pii=rows.pii,
+        languages=rows.languages,
+    )
+    report = views_report(made.views, made.material.incoming, left_out, quality, annotators)
+    for name, view in made.views.items():
+        logger.info("%s: %s", name, ", ".join(f"{split} {len(rows)}" for split, rows in view.items()))
+    return Views(**made.views, report=report)
+
+
+def derive(table: pa.Table, settings: DatasetSettings) -> dict[str, datasets.DatasetDict]:
+    """The views of :func:`prepare` by name, without the report and the figures of annotators;
+    ``minimum_agreement`` is not insisted on."""
+    left_out: dict[str, Counter[str]] = defaultdict(Counter)
+    return _made(_usable(table, settings, left_out).records, settings, left_out).views
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is left of the annotation rows."""
+
+    records: list[dict[str, Any]]
+    languages: Counter[str]
+    pii: PIICounts
+
+
+def _usable(table: pa.Table, settings: DatasetSettings, left_out: dict[str, Counter[str]]) -> _Rows:
     records = list(_latest(table.to_pylist(), left_out["rows"]))
     languages: Counter[str] = Counter()
     if settings.languages is not None:
@@ -122,9 +156,22 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
         before = len(records)
         records, pii = without_pii(records, settings.pii, finder(settings.pii_detector))
         left_out["rows"]["personal data"] += before - len(records)
-    annotators = annotator_figures(records)
-    require_agreement(annotators, settings.minimum_agreement)
+    return _Rows(records, languages, pii)
 
+
+@dataclass(frozen=True)
+class _Made:
+    """The views, and how they came to be."""
+
+    views: dict[str, datasets.DatasetDict]
+    material: Material
+    unfit: dict[str, str]
+    contradictions: Contradictions
+
+
+def _made(
+    records: list[dict[str, Any]], settings: DatasetSettings, left_out: dict[str, Counter[str]]
+) -> _Made:
     material = take_apart(records, settings, left_out)
     sides: dict[str, Split] = {key: split_of_key(key, settings) for key in material.prompts}
     text_sides: dict[str, Split] = {key: split_of_key(key, settings) for key in material.all_texts}
@@ -137,17 +184,7 @@ def prepare(table: pa.Table, settings: DatasetSettings) -> Views:
             "No feedback is left for training: no row is both submitted and usable; see what ingest and the "
             "views left out, and correct the sources."
         )
-    quality = Quality(
-        near_duplicates=sum(reason == _NEAR_DUPLICATE for reason in unfit.values()),
-        contaminated=sum(reason == _CONTAMINATED for reason in unfit.values()),
-        contradictions=contradictions,
-        pii=pii,
-        languages=languages,
-    )
-    report = views_report(views, material.incoming, left_out, quality, annotators)
-    for name, view in views.items():
-        logger.info("%s: %s", name, ", ".join(f"{split} {len(rows)}" for split, rows in view.items()))
-    return Views(**views, report=report)
+    return _Made(views, material, unfit, contradictions)
 
 
 def require_folds(view: datasets.DatasetDict, what: Judged) -> None:

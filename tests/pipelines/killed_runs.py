@@ -56,8 +56,8 @@ def killed_when(
 
 
 def _said(log: Path) -> str:
-    """What a process has printed, without colours."""
-    return _COLOUR.sub("", log.read_text(errors="replace"))
+    """What a process has printed, without the colours or backticks in which ZenML puts names."""
+    return _COLOUR.sub("", log.read_text(errors="replace")).replace("`", "")
 
 
 def curves_of(mlflow: MlflowClient, run: str) -> dict[str, list[tuple[int, float]]]:

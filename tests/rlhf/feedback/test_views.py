@@ -12,7 +12,7 @@ from rlhf.feedback.rows import ROW_SCHEMA, AnnotationRow, Message, prompt_hash, 
 from rlhf.feedback.settings import DatasetSettings, FeedbackSettings
 from rlhf.feedback.settings_aggregation import AggregationSettings
 from rlhf.feedback.splits import SPLITS, fold_of, split_of
-from rlhf.feedback.views import Views, prepare, require_folds
+from rlhf.feedback.views import Views, derive, prepare, require_folds
 from tests.rlhf.feedback.view_rows import ALL_TRAIN, row, texts, views
 
 VIEWS = ("demonstrations", "comparisons", "ratings", "prompts", "text")
@@ -368,3 +368,15 @@ def test_a_reward_model_without_rows_is_named_before_anything_is_trained() -> No
     require_folds(views(*some, *rest).comparisons, "comparisons")
     with pytest.raises(DataError, match=r"None of the 0 .* proxy or selection or judge; add"):
         require_folds(views(*some).ratings, "ratings")
+
+
+def test_the_views_alone_are_those_of_the_whole_preparation() -> None:
+    rows = [
+        row("comparison", n % 2, "a", "b", prompt=f"Question {n}?", annotator=f"{n % 3}") for n in range(30)
+    ]
+    settings = DatasetSettings(minimum_agreement=None)
+    made, alone = prepare(to_table(rows), settings), derive(to_table(rows), settings)
+    for name in VIEWS:
+        assert {side: data.to_list() for side, data in getattr(made, name).items()} == {
+            side: data.to_list() for side, data in alone[name].items()
+        }
