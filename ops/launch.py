@@ -6,7 +6,7 @@ import importlib
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +17,12 @@ import yaml
 from mlflow.tracking import MlflowClient
 from pydantic import BaseModel
 from zenml.client import Client
+from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
 
-from ops import approval, environment, run_config
+from ops import approval, environment, profiles, run_config
 from ops.alerts import send, with_alerts
 from ops.checkpoint_mirror import remove_finished
 from ops.continuation import (
@@ -40,6 +41,7 @@ from ops.stack import ensure_local_stack
 from ops.stage import tracking_uri
 from ops.startup import shorten_startup
 from ops.tracking import deliver_spooled
+from ops.zenml_blocks import wrong_stack
 from rlhf.errors import ConfigError, RLHFError
 from rlhf.evaluation.settings import EvaluationSettings
 from rlhf.feedback.sources import open_sources
@@ -67,6 +69,11 @@ class FinishedRun:
     id: str
     name: str
     status: str
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its orchestrator has only taken it over, and is still at it."""
+        return not ExecutionStatus(self.status).is_finished
 
 
 def run(
@@ -104,6 +111,7 @@ def run(
         path = run_config.find_config(name_or_path)
     config = run_config.apply_overrides(run_config.read_config(path), overrides)
     parameters = check(config)
+    check_stack(config)
     if name_or_path is not None and resume is not False:
         interrupted = interrupted_run(config, also_failed=resume is True)
         if interrupted is None and resume:
@@ -127,6 +135,8 @@ def run(
         response = rlhf_pipeline.with_options(config_path=str(file))()
         remove_finished(Client().active_stack.artifact_store)
     finished = _finished(response)
+    if finished.goes_on:
+        return finished
     if parameters.promotion.mode == "approval" and finished.status == "completed":  # type: ignore[attr-defined]
         approval.request_approval(Client().get_pipeline_run(finished.id))
         told = run_config.section(config, "alerts")
@@ -137,10 +147,12 @@ def run(
     return finished
 
 
-def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True) -> FinishedRun:
+def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = True) -> FinishedRun | None:
     """Run the retraining check of a config, and the training that it may ask for, to their end.
 
-    Where the orchestrator has schedules and the config a ``schedule``, the check is handed over as one.
+    Returns:
+        The check; ``None`` where the orchestrator has schedules and the config a ``schedule``, and the check
+        was handed over as one.
 
     Raises:
         RLHFError: as :func:`run`.
@@ -152,6 +164,7 @@ def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = T
     run_config.section(config, "retraining")
     if stack:
         ensure_local_stack()
+    check_stack(config)
     active = Client().active_stack
     check_reach(parameters.feedback.ledger, active.artifact_store)  # type: ignore[attr-defined]
     written = config["parameters"]
@@ -164,15 +177,22 @@ def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = T
             "config": path.stem if path.parent == environment.CONFIGS else str(path.resolve()),
             "overrides": list(overrides),
         },
+        **_place(config, run_config.retraining_steps(parameters.feedback)),  # type: ignore[attr-defined]
         **({"schedule": config["schedule"]} if _has_schedule(config, active) else {}),
     }
     from pipelines.retraining_pipeline import retraining_pipeline
 
     shorten_startup()
     asked = with_alerts(asked, run_config.section(config, "alerts"))
-    return _finished(
-        retraining_pipeline.with_options(config_path=str(effective(asked, f"retrain-{path.stem}")))()
-    )
+    response = retraining_pipeline.with_options(config_path=str(effective(asked, f"retrain-{path.stem}")))()
+    return None if "schedule" in asked else _finished(response)
+
+
+def _place(config: Mapping[str, Any], steps: Collection[str]) -> dict[str, Any]:
+    """ZenML's blocks that say where these steps compute."""
+    own = {name: block for name, block in (config.get("steps") or {}).items() if name in steps}
+    blocks = {"settings": config.get("settings"), "environment": config.get("environment"), "steps": own}
+    return {key: block for key, block in blocks.items() if block}
 
 
 def _has_schedule(config: Mapping[str, Any], active: Stack) -> bool:
@@ -204,6 +224,18 @@ def check(config: Mapping[str, Any], *, suites: bool = True) -> BaseModel:
     return parameters
 
 
+def check_stack(config: Mapping[str, Any]) -> None:
+    """Refuse a config whose ``settings`` are for other components than the active stack's.
+
+    Raises:
+        ConfigError: as said; ZenML would leave such settings out, and compute elsewhere than was asked for.
+    """
+    components = Client().active_stack_model.components
+    flavors = {str(kind): [one.flavor_name for one in found] for kind, found in components.items()}
+    if problems := wrong_stack(config, flavors):
+        raise ConfigError("\n".join(map(str, problems)))
+
+
 def prepare_for_zenml_cli(pipeline: Pipeline, context: click.Context) -> Pipeline:
     """What `rlhf run` does before a run, for `zenml pipeline run`, with errors as its command line shows
     them."""
@@ -211,6 +243,11 @@ def prepare_for_zenml_cli(pipeline: Pipeline, context: click.Context) -> Pipelin
     try:
         path = Path(given) if given else run_config.find_config(DEFAULT_CONFIG)
         config = run_config.read_config(path)
+        if profiles.KEY in config:
+            raise ConfigError(
+                f"{profiles.KEY}: ZenML's command knows no profiles; start with `rlhf run --keep-stack "
+                f"{path}`."
+            )
         parameters = check(config)
         stack = context.params.get("stack_name_or_id")
         if stack is None:
@@ -265,6 +302,9 @@ def _causes(error: BaseException) -> list[BaseException]:
 def startable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What ZenML takes of a config for a run that starts now: a schedule is the retraining check's."""
     started = {key: value for key, value in run_config.for_zenml(config).items() if key != "schedule"}
+    if started.get("steps"):
+        wired = run_config.steps_of(run_config.checked(config))
+        started["steps"] = {name: block for name, block in started["steps"].items() if name in wired}
     return with_alerts(started, run_config.section(config, "alerts"))
 
 
@@ -307,8 +347,7 @@ def _deliver_spooled() -> None:
 
 
 def _finished(response: PipelineRunResponse | None) -> FinishedRun:
-    if response is None:
-        raise ConfigError("The orchestrator took a schedule, not a run: see `zenml pipeline schedule list`.")
+    assert response is not None  # that is how ZenML answers a schedule
     now = Client().get_pipeline_run(response.id)
     return FinishedRun(str(now.id), now.name, now.status.value)
 

@@ -5,26 +5,29 @@ the pipeline function, one block per stage, whose signature is the only schema. 
 beside them.
 """
 
-import difflib
 import inspect
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ops.environment import CONFIGS
+from ops.problems import Problem, fields_at, nearest
+from ops.profiles import KEY as PROFILE
+from ops.profiles import asked_profile, find_profile, laid_under
+from ops.zenml_blocks import stack_component_types, wrong_blocks
 from rlhf.alerting.settings import AlertSettings
 from rlhf.errors import ConfigError
-from rlhf.feedback.settings import FOLDS
+from rlhf.feedback.settings import FOLDS, FeedbackSettings
 from rlhf.planning.settings import PlanSettings
 from rlhf.retraining.settings import RetrainingSettings
 from rlhf.settings import Settings
+from rlhf.training.settings import BaseModelSettings
 
 SECTIONS: Mapping[str, type[Settings]] = {
     "alerts": AlertSettings,
@@ -34,17 +37,6 @@ SECTIONS: Mapping[str, type[Settings]] = {
 """Blocks beside ``parameters``: what surrounds a run. ZenML does not know them."""
 
 _ENVIRONMENT_VARIABLE = re.compile(r"\$\{(\w+)\}")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with a config."""
-
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ def find_config(name_or_path: str) -> Path:
             return candidate
     names = [card.name for card in shipped_configs()]
     raise ConfigError(
-        f"There is no config {name_or_path!r}{_nearest(name_or_path, names)}; `rlhf ls` lists the names, and "
+        f"There is no config {name_or_path!r}{nearest(name_or_path, names)}; `rlhf ls` lists the names, and "
         "a path to a YAML file works too."
     )
 
@@ -122,17 +114,25 @@ def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict
 
     A path starts at the pipeline's parameters (``sft.epochs=1``) unless its first word is a key of ZenML's
     (``enable_cache=false``, ``steps.train_sft.retry.max_retries=2``) or a section of its own
-    (``retraining.minimum_new_pairs=20``). Values are YAML; numbers index lists.
+    (``retraining.minimum_new_pairs=20``). Values are YAML; numbers index lists. The profile that the config
+    or an override names (``profile=kubernetes``) is laid under the config first.
 
     Raises:
-        ConfigError: a pair without ``=``, or a path through something that is not a mapping or list.
+        ConfigError: a pair without ``=``, a path through something that is not a mapping or list, or no such
+            profile.
     """
-    result = yaml.safe_load(yaml.safe_dump(dict(config)))
+    overrides = list(overrides)
+    named = asked_profile(config, overrides)
+    profile = {} if named is None else read_config(find_profile(named))
+    result = laid_under(config, profile)
+    result.pop(PROFILE, None)
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path:
             raise ConfigError(f"{override!r} is not an override; write it as key.path=value.")
-        parts = path.split(".")
+        if path == PROFILE:
+            continue
+        parts = _parts(path)
         if parts[0] not in (*zenml_keys(), *SECTIONS):
             parts = ["parameters", *parts]
         try:
@@ -141,6 +141,17 @@ def apply_overrides(config: Mapping[str, Any], overrides: Iterable[str]) -> dict
             raise ConfigError(f"The value of {path!r} is not YAML: {text!r}.") from error
         _set(result, parts, value, path)
     return result
+
+
+def _parts(path: str) -> list[str]:
+    """The keys that a path leads through; those of ZenML's settings, as ``orchestrator.kubernetes``, hold a
+    dot."""
+    parts = path.split(".")
+    if "settings" in parts[:-2] and parts[0] in ("settings", "steps"):
+        at = parts.index("settings") + 1
+        if parts[at] in stack_component_types():
+            parts[at : at + 2] = [".".join(parts[at : at + 2])]
+    return parts
 
 
 def _set(node: Any, parts: list[str], value: Any, path: str) -> None:
@@ -169,7 +180,7 @@ def validate(config: Mapping[str, Any]) -> list[Problem]:
     parameters = config.get("parameters")
     problems = [
         Problem(
-            key, f"unknown key{_nearest(key, [*known, *parameters_model().model_fields])}; {_placement(key)}"
+            key, f"unknown key{nearest(key, [*known, *parameters_model().model_fields])}; {_placement(key)}"
         )
         for key in config
         if key not in known
@@ -179,6 +190,7 @@ def validate(config: Mapping[str, Any]) -> list[Problem]:
     problems += missing
     problems += _wrong_sections(config)
     problems += _wrong_values(config, written)
+    problems += wrong_blocks(config)
     if not isinstance(parameters, dict):
         return [*problems, Problem("parameters", "missing; put the stages' settings under it")]
     try:
@@ -229,15 +241,11 @@ def _wrong_sections(config: Mapping[str, Any]) -> list[Problem]:
             for item in error.errors():
                 key = ".".join([name, *map(str, item["loc"])])
                 if item["type"] == "extra_forbidden":
-                    nearest = _nearest(str(item["loc"][-1]), _section_fields(model, item["loc"][:-1]))
-                    problems.append(Problem(key, f"unknown key{nearest}"))
+                    siblings = fields_at(model, [str(part) for part in item["loc"][:-1]])
+                    problems.append(Problem(key, f"unknown key{nearest(str(item['loc'][-1]), siblings)}"))
                 else:
                     problems.append(Problem(key, item["msg"].removeprefix("Value error, ")))
     return problems
-
-
-def _section_fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    return _fields_at(model, [str(part) for part in location])
 
 
 def parameters_model() -> type[BaseModel]:
@@ -310,7 +318,7 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
             Problem(
                 f"parameters.promotion.criteria.{position}.metric",
                 f"the evaluation reports no {criterion.metric!r}{against}"
-                f"{_nearest(criterion.metric, metrics)}",
+                f"{nearest(criterion.metric, metrics)}",
             )
         )
     if values["algorithm"] == "ppo" and values["ppo"].sharding != "none" and values["ppo"].processes == 1:
@@ -338,18 +346,39 @@ def _wrong_values(config: Mapping[str, Any], written: Mapping[str, Any]) -> list
     return []
 
 
-def _unknown_steps(config: Mapping[str, Any], parameters: BaseModel) -> list[Problem]:
-    if not config.get("steps"):
-        return []
+def steps_of(parameters: BaseModel) -> list[str]:
+    """Names of the steps that a run with these parameters has."""
     from pipelines.rlhf_pipeline import rlhf_pipeline
 
     wired = rlhf_pipeline.copy()
     wired.prepare(**dict(parameters))
+    return list(wired.invocations)
+
+
+def _unknown_steps(config: Mapping[str, Any], parameters: BaseModel) -> list[Problem]:
+    if not config.get("steps"):
+        return []
+    # A profile speaks of steps that not every config has, and of those of the retraining check.
+    values = dict(parameters)
+    other = BaseModelSettings(model="another")
+    from_hub = parameters.model_copy(update={"base_model": other, "pretrain": None, "reward_base": other})
+    from_scratch = parameters.model_copy(update={"base_model": None})
+    known = {*steps_of(parameters), *steps_of(from_hub), *steps_of(from_scratch)}
+    known.update(retraining_steps(values["feedback"]))
     return [
-        Problem(f"steps.{name}", f"no such step{_nearest(name, list(wired.invocations))}")
+        Problem(f"steps.{name}", f"no such step{nearest(name, sorted(known))}")
         for name in config["steps"]
-        if name not in wired.invocations
+        if name not in known
     ]
+
+
+def retraining_steps(feedback: FeedbackSettings) -> list[str]:
+    """Names of the steps of a retraining check."""
+    from pipelines.retraining_pipeline import retraining_pipeline
+
+    wired = retraining_pipeline.copy()
+    wired.prepare(feedback=feedback, config="", overrides=[])
+    return list(wired.invocations)
 
 
 def _from_pydantic(error: ValidationError, written: Mapping[str, Any], *, at: list[str]) -> list[Problem]:
@@ -361,8 +390,8 @@ def _from_pydantic(error: ValidationError, written: Mapping[str, Any], *, at: li
         location = [str(part) for part in item["loc"]]
         key = ".".join([*at, *location])
         if item["type"] == "extra_forbidden":
-            siblings = _fields_at(parameters_model(), location[:-1]) if at else []
-            problems.append(Problem(key, f"unknown key{_nearest(location[-1], siblings)}"))
+            siblings = fields_at(parameters_model(), location[:-1]) if at else []
+            problems.append(Problem(key, f"unknown key{nearest(location[-1], siblings)}"))
         elif item["type"] == "missing":
             problems.append(Problem(key, "missing; it has no default"))
         else:
@@ -394,31 +423,6 @@ def _referenced_values(node: Any) -> dict[str, str]:
     """Values of all ``${NAME}`` in a config, with the reference that each stands for."""
     names = sorted(set(_ENVIRONMENT_VARIABLE.findall(yaml.safe_dump(node))))
     return {os.environ[name]: f"${{{name}}}" for name in names if os.environ.get(name)}
-
-
-def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """The keys that a block knows, by its place in the parameters."""
-    models: list[type[BaseModel]] = [model]
-    for part in location:
-        inner: list[type[BaseModel]] = []
-        for candidate in models:
-            if part in candidate.model_fields:
-                inner += _models_in(candidate.model_fields[part].annotation)
-        models = inner or models  # list indices and union tags lead nowhere new
-    return [name for candidate in models for name in candidate.model_fields]
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, UnionType, tuple, list) or hasattr(annotation, "__metadata__"):
-        return [model for part in get_args(annotation) for model in _models_in(part)]
-    return []
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f", did you mean {match[0]!r}?" if match else ""
 
 
 def _placement(key: str) -> str:
