@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= support_desk
 SERVERS := $(abspath $(or $(RLHF_HOME),.rlhf)/servers)
-vpath %.lock tests/integration/annotation_servers tests/integration/object_store
+vpath %.lock tests/integration/annotation_servers tests/integration/object_store tests/integration/platform
 
 # CPU threads wait passively and number one unless a stage asks for more: spinning barriers of two
 # processes on the same cores cost more than a second thread gains.
@@ -20,16 +20,20 @@ run: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not ui and not servers and not recovery"
 
-# Further whole runs: approvals, export, retention, resumption, retraining, plans, a server that is away.
+# Further runs: approvals, export, retention, resumption, retraining, plans, a server that is away, processes.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 test-ui: $(READY)
 	$(BIN)/python -m pytest -m ui
 
-# Against real annotation servers and an object store, each installed once into an environment of its own.
-test-integration: $(READY) $(SERVERS)/argilla/.ready $(SERVERS)/label_studio/.ready $(SERVERS)/moto/.ready
+# Against real servers (annotation, an object store, ZenML, MLflow on PostgreSQL), each installed once into an
+# environment of its own. PostgreSQL itself is the system's; without it its test is skipped.
+test-integration: $(READY) $(addprefix $(SERVERS)/,$(addsuffix /.ready,argilla label_studio moto s3 postgresql kubeflow))
 	ANNOTATION_SERVERS=$(SERVERS) $(BIN)/python -m pytest -m servers
+
+# Beside the project's own environment, which has what these need.
+$(SERVERS)/s3/.ready: export PIP_NO_DEPS = 1
 
 $(SERVERS)/%/.ready: %.lock
 	mkdir -p $(SERVERS)
