@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 CONFIG ?= support_desk
 SERVERS := $(abspath $(or $(RLHF_HOME),.rlhf)/servers)
 QUANTIZE := $(abspath $(or $(RLHF_HOME),.rlhf)/extras/quantize)
-vpath %.lock tests/integration/annotation_servers tests/integration/object_store tests/image
+vpath %.lock tests/integration/annotation_servers tests/integration/object_store tests/integration/platform \
+  tests/image
 
 # CPU threads wait passively and number one unless a stage asks for more: spinning barriers of two
 # processes on the same cores cost more than a second thread gains.
@@ -24,7 +25,7 @@ test: $(READY)
 	  and not orchestrators and not image"
 
 # Integer weights, and further whole runs: challenges, approvals, export, retention, resumption, retraining,
-# plans, a server that is away.
+# plans, a server that is away, processes.
 test-slow: $(READY) $(QUANTIZE)/.ready
 	PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/rlhf/training/test_quantization_aware.py
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
@@ -38,9 +39,13 @@ $(QUANTIZE)/.ready: tests/rlhf/training/quantize.lock $(READY)
 test-ui: $(READY)
 	$(BIN)/python -m pytest -m ui
 
-# Against real annotation servers and an object store, each installed once into an environment of its own.
-test-integration: $(READY) $(SERVERS)/argilla/.ready $(SERVERS)/label_studio/.ready $(SERVERS)/moto/.ready
+# Against real servers (annotation, an object store, ZenML, MLflow on PostgreSQL), each installed once into an
+# environment of its own. PostgreSQL itself is the system's; without it its test is skipped.
+test-integration: $(READY) $(addprefix $(SERVERS)/,$(addsuffix /.ready,argilla label_studio moto s3 postgresql kubeflow))
 	ANNOTATION_SERVERS=$(SERVERS) $(BIN)/python -m pytest -m servers
+
+# Beside the project's own environment, which has what these need.
+$(SERVERS)/s3/.ready: export PIP_NO_DEPS = 1
 
 $(SERVERS)/%/.ready: %.lock
 	mkdir -p $(SERVERS)

@@ -27,9 +27,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from rlhf.models.chat import Prompt
 from rlhf.tracking import NullSink
-from rlhf.training.ppo.processes import joined_processes
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import train_ppo
+from rlhf.training.processes import joined_processes
 
 LORA = {"lora": {"rank": 16, "alpha": 32}}
 CUT = {"micro_batches": 4}

@@ -55,16 +55,11 @@ def fetch_directory(store: BaseArtifactStore, source: str, cache: Path, *, last:
         return cache
     cache.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f"{cache.name}."))
-    for folder, _, names in fileio.walk(source):
-        folder = folder.decode() if isinstance(folder, bytes) else str(folder)
-        for name in names:
-            name = name.decode() if isinstance(name, bytes) else str(name)
-            relative = f"{folder}/{name}"[len(source) :].lstrip("/")
-            if relative == last:
-                continue
-            (partial / relative).parent.mkdir(parents=True, exist_ok=True)
-            _copy(f"{folder}/{name}", str(partial / relative))
-    _copy(f"{source}/{last}", str(partial / last))
+    try:
+        _download(source, partial, last=last)
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
     try:
         partial.rename(cache)
     except OSError:
@@ -73,6 +68,19 @@ def fetch_directory(store: BaseArtifactStore, source: str, cache: Path, *, last:
             raise
         # Another process was first, with the same content.
     return cache
+
+
+def _download(source: str, target: Path, *, last: str) -> None:
+    _copy(f"{source}/{last}", str(target / last))  # first here, since without it nothing else is of use
+    for folder, _, names in fileio.walk(source):
+        folder = folder.decode() if isinstance(folder, bytes) else str(folder)
+        for name in names:
+            name = name.decode() if isinstance(name, bytes) else str(name)
+            relative = f"{folder}/{name}"[len(source) :].lstrip("/")
+            if relative == last:
+                continue
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            _copy(f"{folder}/{name}", str(target / relative))
 
 
 def _copy(source: str, target: str) -> None:
@@ -86,7 +94,9 @@ def _copy(source: str, target: str) -> None:
 
 def _store_may_return(error: Exception) -> bool:
     """Whether an artifact store failed for a reason that passes by itself. Client libraries of object stores
-    have classes of their own for lost connections."""
+    have classes of their own for lost connections, and raise Python's without a number."""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return False
     if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
         return error.errno in _PASSING
     return isinstance(error, OSError) or any(word in type(error).__name__ for word in ("Connect", "Timeout"))

@@ -57,6 +57,26 @@ def mirrored(store: BaseArtifactStore, folder: Path, *, step: str) -> Iterator[N
     _written(marker, step)
 
 
+@contextmanager
+def of_several_machines(store: BaseArtifactStore, name: str, *, writes: bool) -> Iterator[Path]:
+    """A step's checkpoints on one of several machines that train for it: the step finds what they leave.
+
+    Args:
+        name: of the folder in the store.
+        writes: whether this machine uploads checkpoints; the others only fetch what is there.
+    """
+    folder = checkpoint_folder(store) / name
+    mirror = CheckpointMirror(folder, f"{_root(store)}/{name}")
+    if is_local(store):
+        yield folder
+    elif writes:
+        with _uploading(mirror):
+            yield folder
+    else:
+        mirror.fetch()
+        yield folder
+
+
 def remove_finished(store: BaseArtifactStore) -> None:
     """Remove the checkpoints of steps whose output is in the store."""
     for root in {_root(store), str(environment.scratch())}:

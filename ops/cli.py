@@ -19,6 +19,7 @@ from ops.approval_cli import approve, gate, reject  # noqa: E402
 from ops.console import add_row, console, print_table  # noqa: E402
 from ops.export_cli import export  # noqa: E402
 from ops.feedback_cli import feedback  # noqa: E402
+from ops.job_cli import job  # noqa: E402
 from ops.plan_cli import plan  # noqa: E402
 from ops.registry_cli import prune, registry  # noqa: E402
 from ops.schedule_cli import schedule  # noqa: E402
@@ -51,6 +52,7 @@ main.add_command(feedback)
 main.add_command(export)
 main.add_command(plan)
 main.add_command(schedule)
+main.add_command(job)
 main.add_command(approve)
 main.add_command(reject)
 main.add_command(gate)

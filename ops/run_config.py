@@ -321,10 +321,15 @@ def _contradictions(parameters: BaseModel) -> list[Problem]:
                 f"{nearest(criterion.metric, metrics)}",
             )
         )
-    if values["algorithm"] == "ppo" and values["ppo"].sharding != "none" and values["ppo"].processes == 1:
-        problems.append(
-            Problem("parameters.ppo.sharding", "one process has nobody to share with; raise ppo.processes")
-        )
+    stages = [stage for stage in ("pretrain", "sft", "reward_model") if values[stage] is not None]
+    for stage in (*stages, *(("ppo",) if values["algorithm"] == "ppo" else ())):
+        if values[stage].sharding != "none" and values[stage].processes == 1:
+            problems.append(
+                Problem(
+                    f"parameters.{stage}.sharding",
+                    f"one process has nobody to share with; raise {stage}.processes",
+                )
+            )
     if values["algorithm"] == "ppo" and values["ppo"].ptx_coefficient > 0:
         problems.append(
             Problem(

@@ -134,17 +134,25 @@ def _tell_zenml(metadata: dict[str, MetadataType], run: UUID | None = None) -> N
     )
 
 
-def _lock_of(name: str, step: StepRunResponse, folder: Path) -> FileLock | None:
-    """The lock of the folder (its path without the suffix) that a step with these inputs and parameters works
-    in, whichever run it belongs to; ``None`` while another run holds it. It ends with its process.
+def work_name(name: str, step: StepRunResponse) -> str:
+    """Of the folder in which a step that resumes works, by its inputs and parameters.
 
     Code is left out of the name, so that training on other code finds the folder, says so and starts anew.
+
+    Args:
+        name: of the stage.
     """
     inputs = {n: [str(a.content_hash or a.id) for a in found] for n, found in step.inputs.items()}
     parameters = step.config.model_dump(mode="json")["parameters"]
-    content = sha256_of({"inputs": inputs, "parameters": parameters})
+    return f"{name}-{sha256_of({'inputs': inputs, 'parameters': parameters})[:32]}"
+
+
+def _lock_of(name: str, step: StepRunResponse, folder: Path) -> FileLock | None:
+    """The lock of the folder (its path without the suffix) that a step with these inputs and parameters works
+    in, whichever run it belongs to; ``None`` while another run holds it. It ends with its process.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}-{content[:32]}.lock")
+    lock = FileLock(folder / f"{work_name(name, step)}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:

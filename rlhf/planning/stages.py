@@ -66,8 +66,9 @@ def supervised(
     sequences_per_row: int = 1,
     logits: bool = True,
 ) -> Memory:
-    """Pre-training, supervised fine-tuning, or a reward model, of whose pairs both sides are one batch."""
-    rows = settings.micro_batch_size or settings.batch_size
+    """One process of pre-training, supervised fine-tuning, or a reward model, of whose pairs both sides are
+    one batch."""
+    rows = settings.rows_per_pass(settings.processes)
     length = min(settings.max_length, shape.positions)
     return training_memory(
         shape,
@@ -76,6 +77,7 @@ def supervised(
         lora=getattr(settings, "lora", None),
         checkpointing=settings.gradient_checkpointing,
         logits=logits,
+        shards=settings.processes if settings.sharding == "fsdp" else 1,
     )
 
 

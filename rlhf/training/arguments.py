@@ -13,6 +13,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer, TrainingA
 from rlhf.errors import ConfigError
 from rlhf.models.causal_attention import attend_short_causal
 from rlhf.models.directory import MANIFEST, directory_digest, open_directory
+from rlhf.models.log_probs import LINEAR_HEAD_ARCHITECTURES
 from rlhf.training.settings import LoRASettings, Precision, TrainerSettings
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
@@ -67,16 +68,10 @@ def training_arguments(
         ConfigError: the batch can't be shared out evenly among the processes.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if settings.batch_size % processes:
-        raise ConfigError(
-            f"batch_size {settings.batch_size} is not a multiple of the {processes} processes; change it."
-        )
-    micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size // processes)
-    if settings.batch_size % (micro * processes):
-        raise ConfigError(
-            f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro} times "
-            f"{processes} processes; change one of them."
-        )
+    try:
+        micro = settings.rows_per_pass(processes)
+    except ValueError as error:
+        raise ConfigError(f"{error}; change one of them.") from error
     optimizer = settings.optimizer
     return kind(
         output_dir=str(work),
@@ -110,6 +105,8 @@ def training_arguments(
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
+        # Several processes would search the graph for parameters without a gradient.
+        ddp_find_unused_parameters=(False if model.config.model_type in LINEAR_HEAD_ARCHITECTURES else None),
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
         **special,

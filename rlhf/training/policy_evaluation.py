@@ -18,9 +18,9 @@ from rlhf.models.reward_protocol import Reward
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.training.policy_result import PolicyEvaluation, Sample
 from rlhf.training.ppo.batching import derived_seed
-from rlhf.training.ppo.processes import OneProcess, Processes, own_rows, shares_of_rows
 from rlhf.training.ppo.prompts import EncodedPrompts
 from rlhf.training.ppo.rollout import score_rows
+from rlhf.training.processes import OneProcess, Processes, own_rows, shares_of_rows
 
 
 class EvaluatedPolicy(Protocol):

@@ -8,7 +8,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
@@ -19,15 +19,44 @@ from rlhf.models.directory import ModelDirectory
 from rlhf.models.saving import require_new, save_model
 from rlhf.models.tokenizer import train_tokenizer
 from rlhf.tracking import MetricSink, NullSink, RecordingSink
+from rlhf.training.processes import Processes, joined_processes
 from rlhf.training.rows import encode_text, token_loss
 from rlhf.training.settings import PretrainSettings
 from rlhf.training.sft import fit_language_model
+from rlhf.training.supervised_launch import (
+    SupervisedJob,
+    launch_supervised,
+    saved_by_first,
+    starts_processes,
+)
 from rlhf.training.supervised_run import checkpoint_plan
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "pretrain/"
 _PACKING = {"wrapped": "wrapped", "documents": "bfd_split"}
+
+
+class PretrainJob(SupervisedJob):
+    """The arguments of :func:`pretrain`."""
+
+    NAME: ClassVar[str] = "Pre-training"
+    SECTION: ClassVar[str] = "pretrain"
+    MEMORY: ClassVar[str] = "micro_batch_size"
+
+    settings: PretrainSettings
+    """Of the training."""
+
+    def run(self, sink: MetricSink | None) -> str:
+        """The model's digest."""
+        return pretrain(
+            self.dataset(),
+            self.settings,
+            self.output_dir,
+            sink=sink,
+            seed=self.seed,
+            checkpoints=self.checkpoints,
+        ).digest
 
 
 def pretrain(
@@ -40,7 +69,7 @@ def pretrain(
     checkpoints: Path | None = None,
 ) -> ModelDirectory:
     """Train a byte-level BPE on ``texts["train"]``, then a Llama of the given shape for ``settings.steps``
-    steps.
+    steps; on several processes as :func:`rlhf.training.sft.train_sft`.
 
     Args:
         texts: a column ``text``; splits ``train``, and ``dev`` where there is one.
@@ -61,13 +90,34 @@ def pretrain(
     require_new(output_dir)
     if "train" not in texts or "text" not in texts["train"].column_names:
         raise DataError("Pre-training needs a train split with a text column; add a text source.")
+    if settings.steps and starts_processes(settings):
+        return launch_supervised(
+            PretrainJob, texts, settings,
+            output_dir=output_dir, seed=seed, checkpoints=checkpoints, sink=sink,
+        )  # fmt: skip
+    with joined_processes() as processes:
+        return _train(
+            texts, settings, output_dir, sink=sink, seed=seed, checkpoints=checkpoints, processes=processes
+        )
+
+
+def _train(
+    texts: DatasetDict,
+    settings: PretrainSettings,
+    output_dir: Path,
+    *,
+    sink: MetricSink | None,
+    seed: int,
+    checkpoints: Path | None,
+    processes: Processes,
+) -> ModelDirectory:
     tokenizer = train_tokenizer(
         (row["text"] for row in texts["train"]),
         vocabulary_size=settings.vocabulary_size,
         max_length=settings.architecture.max_positions,
     )
     trained: PreTrainedModel = new_llama(settings.architecture, tokenizer, seed=seed)
-    recording = RecordingSink(sink or NullSink())
+    recording = RecordingSink((sink if processes.rank == 0 else None) or NullSink())
     record: dict[str, Any] = {"pretrain": settings.model_dump(mode="json"), "seed": seed}
     recording.log_params(
         {"pretrain/seed": seed, **{f"pretrain/{k}": v for k, v in record["pretrain"].items()}}
@@ -98,6 +148,7 @@ def pretrain(
                 settings.model_copy(update={"max_steps": settings.steps}),
                 work=Path(work),
                 packing=_PACKING[settings.packing],
+                processes=processes,
                 sink=recording,
                 prefix=PREFIX,
                 seed=seed,
@@ -112,9 +163,12 @@ def pretrain(
         count_parameters(trained) / 1e6,
         len(tokenizer),
     )
-    return save_model(
-        trained, tokenizer, output_dir,
-        kind="causal-lm", settings=record, metrics=metrics, curves=recording.curves,
+    return saved_by_first(
+        processes,
+        lambda: save_model(
+            trained, tokenizer, output_dir,
+            kind="causal-lm", settings=record, metrics=metrics, curves=recording.curves,
+        ),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from transformers import Trainer
 from rlhf.training.ppo.actor_critic import copy_into
 from rlhf.training.ppo.adapters import trained_parameters
 from rlhf.training.ppo.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from rlhf.training.ppo.sharding import gathered
 
 WEIGHTS = "weights"
 OPTIMIZER = "optimizer"
@@ -70,13 +71,17 @@ class ResumableTrainer(Trainer):
         """Nothing to load: float16 is not offered."""
 
 
-def trainer_tensors(trainer: Trainer) -> dict[str, Mapping[str, Tensor]]:
-    """The trained weights and the optimizer's state."""
+def trainer_tensors(trainer: Trainer, *, keep: bool = True) -> dict[str, Mapping[str, Tensor]]:
+    """The trained weights and the optimizer's state.
+
+    Args:
+        keep: whether this process wants them. All must ask at once where weights are shared.
+    """
     assert trainer.optimizer is not None
     trained = trained_parameters(cast(nn.Module, trainer.model))
     return {
-        WEIGHTS: cast(dict[str, Tensor], trained),
-        OPTIMIZER: optimizer_tensors(trainer.optimizer, trained),
+        WEIGHTS: gathered(cast(dict[str, Tensor], trained), keep=keep),
+        OPTIMIZER: gathered(optimizer_tensors(trainer.optimizer, trained), keep=keep),
     }
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -43,12 +43,19 @@ from rlhf.training.arguments import (
 )
 from rlhf.training.callbacks import DevEvaluation, SinkCallback
 from rlhf.training.lora import lora_config
-from rlhf.training.resumable import ResumableTrainer
+from rlhf.training.processes import Processes, joined_processes
 from rlhf.training.reward_ratings import ratings_task
 from rlhf.training.reward_task import RewardTask, held_out, rows_of_fold
-from rlhf.training.rows import completion_text, encode_pairs, pair_scores
+from rlhf.training.rows import ALONE, completion_text, encode_pairs, pair_scores
 from rlhf.training.settings import RewardModelSettings
+from rlhf.training.supervised_launch import (
+    SupervisedJob,
+    launch_supervised,
+    saved_by_first,
+    starts_processes,
+)
 from rlhf.training.supervised_run import checkpoint_plan, run_trainer
+from rlhf.training.supervised_trainer import SharedWeights, SupervisedTrainer, sharing_rows
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +95,7 @@ class PreferenceCollator(DataCollatorForPreference):
         return batch
 
 
-class PreferenceTrainer(ResumableTrainer, RewardTrainer):
+class PreferenceTrainer(SupervisedTrainer, RewardTrainer):
     """``RewardTrainer`` with a weight and an agreement per pair.
 
     The loss is written out because TRL's hands every column to the model and averages before a weight could
@@ -127,12 +134,43 @@ class PreferenceTrainer(ResumableTrainer, RewardTrainer):
         )
         with torch.no_grad():
             figures = self._metrics["train" if model.training else "eval"]
-            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            self._total_train_tokens += self.sum_of_processes(inputs["attention_mask"].sum())
             figures["num_tokens"] = [self._total_train_tokens]
-            figures["accuracy"].append((chosen > rejected).float().mean().item())
-            figures["reward_gap"].append((chosen - rejected).mean().item())
-            figures["mean_reward"].append(outputs.logits.float().mean().item())
+            figures["accuracy"].append(self.mean_of_processes((chosen > rejected).float().mean()))
+            figures["reward_gap"].append(self.mean_of_processes((chosen - rejected).mean()))
+            figures["mean_reward"].append(self.mean_of_processes(outputs.logits.float().mean()))
         return (loss, outputs) if return_outputs else loss
+
+
+class RewardModelJob(SupervisedJob):
+    """The arguments of :func:`train_reward_model`."""
+
+    NAME: ClassVar[str] = "Reward model"
+    SECTION: ClassVar[str] = "reward_model"
+    MEMORY: ClassVar[str] = "micro_batch_size"
+
+    settings: RewardModelSettings
+    """Of the training."""
+    base: Path
+    """Directory of the model to start from."""
+    fold: int | None
+    """Of the rows to train on."""
+    prefix: str
+    """Of the metrics' names."""
+
+    def run(self, sink: MetricSink | None) -> str:
+        """The reward model's digest."""
+        return train_reward_model(
+            self.base,
+            self.dataset(),
+            self.settings,
+            self.output_dir,
+            fold=self.fold,
+            seed=self.seed,
+            sink=sink,
+            prefix=self.prefix,
+            checkpoints=self.checkpoints,
+        ).digest
 
 
 def train_reward_model(
@@ -147,7 +185,8 @@ def train_reward_model(
     prefix: str = "reward/",
     checkpoints: Path | None = None,
 ) -> ModelDirectory:
-    """Train a scalar reward model on the comparisons of one fold, or on its ratings.
+    """Train a scalar reward model on the comparisons of one fold, or on its ratings; on several processes as
+    :func:`rlhf.training.sft.train_sft`.
 
     Args:
         base: directory of a decoder (the SFT policy, as a rule) or an encoder, with its tokenizer.
@@ -179,6 +218,32 @@ def train_reward_model(
     """
     require_new(output_dir)
     base = require_base(base, "reward model's base")
+    if starts_processes(settings):
+        return launch_supervised(
+            RewardModelJob, judgements, settings,
+            base=base, output_dir=output_dir, fold=fold, seed=seed, prefix=prefix, checkpoints=checkpoints,
+            sink=sink,
+        )  # fmt: skip
+    with joined_processes() as processes:
+        return _train(
+            base, judgements, settings, output_dir,
+            fold=fold, seed=seed, sink=sink, prefix=prefix, checkpoints=checkpoints, processes=processes,
+        )  # fmt: skip
+
+
+def _train(
+    base: Path,
+    judgements: DatasetDict,
+    settings: RewardModelSettings,
+    output_dir: Path,
+    *,
+    fold: int | None,
+    seed: int,
+    sink: MetricSink | None,
+    prefix: str,
+    checkpoints: Path | None,
+    processes: Processes,
+) -> ModelDirectory:
     options = quantization_options(settings.lora)
     tokenizer = load_tokenizer(base)
     added = install_template(tokenizer, settings.template) + ensure_pad_token(tokenizer, settings.pad_token)
@@ -189,10 +254,11 @@ def train_reward_model(
     check_length(settings.max_length, model.config, "reward_model")
 
     choose_task = ratings_task if settings.objective == "regression" else pairs_task
-    task = choose_task(judgements, settings, model, tokenizer, fold)
+    judging = sharing_rows(processes, settings.sharding)
+    task = choose_task(judgements, settings, model, tokenizer, fold, judging)
     baselines = task.baselines()  # before training: what fails here costs nothing
 
-    recording = RecordingSink(sink or NullSink())
+    recording = RecordingSink((sink if processes.rank == 0 else None) or NullSink())
     record: dict[str, Any] = {
         "reward_model": settings.model_dump(mode="json"),
         "seed": seed,
@@ -225,6 +291,7 @@ def train_reward_model(
         dev_evaluation = DevEvaluation(
             partial(evaluate, split="dev"), times=settings.evaluations, sink=recording, prefix=prefix
         )
+        shared = SharedWeights(model, processes, "reward_model") if settings.sharding == "fsdp" else None
         trainer = task.trainer(
             model,
             arguments,
@@ -237,30 +304,37 @@ def train_reward_model(
         plan = checkpoint_plan(
             checkpoints, settings, __name__, stage="reward_model", seed=seed, base=record["base"]
         )
+        if shared is not None:
+            shared.prepare(trainer)
         metrics = run_trainer(
             trainer,
             settings,
             plan.of_rows(task.train.dataset) if plan else None,
+            processes=processes,
             sink=recording,
             evaluation=dev_evaluation,
         )
         metrics |= task.train.counts | dev_evaluation.latest
-        trained = trained_model(trainer)
-        metrics |= evaluate(trained.eval(), "test") | baselines
+        metrics |= evaluate(trained_model(trainer).eval(), "test") | baselines
+        trained = trained_model(trainer) if shared is None else shared.gathered()
         recording.log_metrics(
             {prefix + name: value for name, value in metrics.items() if name.startswith("test/")},
             int(metrics["train/steps"]),
         )
-        if settings.lora is None:
-            return save_model(
-                trained, tokenizer, output_dir,
-                kind="reward-model", settings=record, metrics=metrics, curves=recording.curves,
+
+        def save() -> ModelDirectory:
+            if settings.lora is None:
+                return save_model(
+                    trained, tokenizer, output_dir,
+                    kind="reward-model", settings=record, metrics=metrics, curves=recording.curves,
+                )  # fmt: skip
+            adapter = save_model(
+                trained, tokenizer, Path(work) / "adapter" if settings.lora.merge else output_dir,
+                kind="adapter", settings=record, metrics=metrics, curves=recording.curves,
             )  # fmt: skip
-        adapter = save_model(
-            trained, tokenizer, Path(work) / "adapter" if settings.lora.merge else output_dir,
-            kind="adapter", settings=record, metrics=metrics, curves=recording.curves,
-        )  # fmt: skip
-        return merge_adapter(adapter, base, output_dir) if settings.lora.merge else adapter
+            return merge_adapter(adapter, base, output_dir) if settings.lora.merge else adapter
+
+        return saved_by_first(processes, save)
 
 
 def pairs_task(
@@ -269,8 +343,12 @@ def pairs_task(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     fold: int | None,
+    processes: Processes = ALONE,
 ) -> RewardTask:
     """The likelihood of the comparisons.
+
+    Args:
+        processes: that share the rows of an evaluation.
 
     Raises:
         DataError: nothing to train on, or columns are missing.
@@ -314,7 +392,7 @@ def pairs_task(
         pairs = splits[split]
         if pairs is None:
             return {}
-        scores = pair_scores(current, pairs.dataset, tokenizer.pad_token_id)
+        scores = pair_scores(current, pairs.dataset, tokenizer.pad_token_id, processes=processes)
         return _figures(*scores, "eval" if split == "dev" else "test")
 
     return RewardTask(

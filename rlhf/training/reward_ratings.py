@@ -22,10 +22,11 @@ from rlhf.evaluation.regression import regression_figures
 from rlhf.models.causal_attention import needs_no_mask
 from rlhf.models.length_buckets import right_padded
 from rlhf.training.arguments import trained_model
-from rlhf.training.resumable import ResumableTrainer
+from rlhf.training.processes import Processes
 from rlhf.training.reward_task import RewardTask, held_out, rows_of_fold
-from rlhf.training.rows import EncodedRows, completion_text, encode_ratings, sequence_scores
+from rlhf.training.rows import ALONE, EncodedRows, completion_text, encode_ratings, sequence_scores
 from rlhf.training.settings import RewardModelSettings
+from rlhf.training.supervised_trainer import SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class RatingCollator:
         }
 
 
-class RatingTrainer(ResumableTrainer, RewardTrainer):
+class RatingTrainer(SupervisedTrainer, RewardTrainer):
     """``RewardTrainer`` for its care of adapters, dropout and accumulation, with the loss that transformers
     gives a classifier of ``problem_type="regression"``: the mean squared error."""
 
@@ -69,9 +70,9 @@ class RatingTrainer(ResumableTrainer, RewardTrainer):
         outputs = model(**{**inputs, "attention_mask": mask}, use_cache=False)
         with torch.no_grad():
             figures = self._metrics["train" if model.training else "eval"]
-            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            self._total_train_tokens += self.sum_of_processes(inputs["attention_mask"].sum())
             figures["num_tokens"] = [self._total_train_tokens]
-            figures["mean_reward"].append(outputs.logits.float().mean().item())
+            figures["mean_reward"].append(self.mean_of_processes(outputs.logits.mean()))
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
 
@@ -81,12 +82,14 @@ def ratings_task(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     fold: int | None,
+    processes: Processes = ALONE,
 ) -> RewardTask:
     """The regression on the ratings of one question; sets the model's ``problem_type``.
 
     Args:
         ratings: splits ``train``, ``dev``, ``test``; columns ``prompt``, ``completion``, ``rating``, and
             ``fold`` and ``question`` where they are used.
+        processes: that share the rows of an evaluation.
 
     Raises:
         DataError: there are no ratings, those of several questions, or only equal ones.
@@ -126,7 +129,10 @@ def ratings_task(
         if rows is None:
             return {}
         scores = np.asarray(
-            sequence_scores(current, rows.dataset["input_ids"][:], tokenizer.pad_token_id), dtype=np.float64
+            sequence_scores(
+                current, rows.dataset["input_ids"][:], tokenizer.pad_token_id, processes=processes
+            ),
+            dtype=np.float64,
         )
         actual = np.asarray(rows.dataset["rating"], dtype=np.float64)
         fit = regression_figures(scores * std + mean, actual, intervals=split == "test")

@@ -9,8 +9,8 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 
 from rlhf.errors import DataError
-from rlhf.training.resumable import ResumableTrainer
 from rlhf.training.rows import EncodedRows
+from rlhf.training.supervised_trainer import SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class RewardTask:
 
     train: EncodedRows
     """Rows in the columns that the trainer and its collator read, and ``length``."""
-    trainer: Callable[..., ResumableTrainer]
+    trainer: Callable[..., SupervisedTrainer]
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
     figures: Callable[[PreTrainedModel, str], dict[str, float]]
     """Figures of a model on the split ``dev`` or ``test``; none where it is empty."""

@@ -15,9 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.errors import DataError
 from rlhf.models.chat import encode_completion, encode_conversation, encode_prompt
 from rlhf.models.length_buckets import length_buckets, right_padded
+from rlhf.training.processes import OneProcess, Processes, own_rows
 
 IGNORED = -100
 """Label of a token that is not learnt."""
+ALONE: Processes = OneProcess()
+"""Who computes a figure by itself."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +203,17 @@ def encode_ratings(rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_len
 
 @torch.inference_mode()
 def token_loss(
-    model: PreTrainedModel, rows: Dataset, pad_token_id: int, *, token_budget: int = 8192
+    model: PreTrainedModel,
+    rows: Dataset,
+    pad_token_id: int,
+    *,
+    token_budget: int = 8192,
+    processes: Processes = ALONE,
 ) -> tuple[float, int]:
     """Mean negative log-likelihood of the labelled tokens in nats, and their number; every token counts
-    once."""
+    once. Each of ``processes`` takes its share of the rows, and all get the figures of all."""
+    if processes.count > 1:
+        rows = rows.select(own_rows(len(rows), processes))
     total, count = 0.0, 0
     device = next(model.parameters()).device
     ids, labels = rows["input_ids"][:], rows["labels"][:]
@@ -216,31 +226,44 @@ def token_loss(
             logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
         ).item()
         count += int((wanted != IGNORED).sum())
-    return (total / count if count else 0.0), count
+    total, count = processes.sum(torch.tensor([total, count], dtype=torch.float64)).tolist()
+    return (total / count if count else 0.0), int(count)
 
 
 def pair_scores(
-    model: PreTrainedModel, pairs: Dataset, pad_token_id: int, *, token_budget: int = 16384
+    model: PreTrainedModel,
+    pairs: Dataset,
+    pad_token_id: int,
+    *,
+    token_budget: int = 16384,
+    processes: Processes = ALONE,
 ) -> tuple[list[float], list[float]]:
     """Rewards of the chosen and of the rejected side of each pair, in order."""
     ids = pairs["chosen_ids"][:] + pairs["rejected_ids"][:]
-    scores = sequence_scores(model, ids, pad_token_id, token_budget=token_budget)
+    scores = sequence_scores(model, ids, pad_token_id, token_budget=token_budget, processes=processes)
     return scores[: len(pairs)], scores[len(pairs) :]
 
 
 @torch.inference_mode()
 def sequence_scores(
-    model: PreTrainedModel, ids: Sequence[Sequence[int]], pad_token_id: int, *, token_budget: int = 16384
+    model: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    pad_token_id: int,
+    *,
+    token_budget: int = 16384,
+    processes: Processes = ALONE,
 ) -> list[float]:
-    """Rewards of token sequences, in order."""
+    """Rewards of token sequences, in order. Each of ``processes`` takes its share, and all get all."""
     device = next(model.parameters()).device
+    whole = len(ids)
+    ids = [ids[row] for row in own_rows(whole, processes)]
     scores = [0.0] * len(ids)
     for bucket in length_buckets([len(row) for row in ids], token_budget):
         inputs, mask = _masked([ids[i] for i in bucket], pad_token_id, device)
         logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits
         for index, score in zip(bucket, logits.squeeze(-1).float().tolist(), strict=True):
             scores[index] = score
-    return scores
+    return processes.gather(scores, whole)
 
 
 def _masked(

@@ -83,6 +83,13 @@ class TrainerSettings(Settings):
     """Optimizer steps between two points of the training curves."""
     evaluations: int = Field(default=4, ge=1)
     """Evaluations on the dev split, evenly spread over training; the last one is at its end."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that the stage starts on this machine to share each batch: one for each GPU, or a few on CPU.
+    ``batch_size`` must be a multiple. A run is the same for any number up to rounding, but for the last batch
+    of an epoch, which is filled up from the epoch's first rows until all processes have equally many."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """With fsdp the processes share weights, gradients and optimizer state, which saves memory and costs
+    communication in every pass. For training of all weights."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of one operation on the CPU. Default: by the size of the model."""
     checkpoint_every: int = Field(default=100, ge=1)
@@ -90,12 +97,33 @@ class TrainerSettings(Settings):
     keep_checkpoints: int = Field(default=1, ge=1)
     """Newest checkpoints kept; each holds the trained weights and their optimizer state."""
 
-    @model_validator(mode="after")
-    def _micro_batches_fill_the_batch(self) -> Self:
-        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+    def rows_per_pass(self, processes: int) -> int:
+        """Rows of one forward pass on each of ``processes``.
+
+        Raises:
+            ValueError: the batch can't be shared out evenly.
+        """
+        if self.batch_size % processes:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of the {processes} processes")
+        share = self.batch_size // processes
+        rows = min(self.micro_batch_size or share, share)
+        if share % rows:
+            among = "" if processes == 1 else f" times {processes} processes"
             raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {rows}{among}"
             )
+        return rows
+
+    @model_validator(mode="after")
+    def _passes_fill_the_batch(self) -> Self:
+        self.rows_per_pass(self.processes)
+        return self
+
+    @model_validator(mode="after")
+    def _whole_weights_are_sharded(self) -> Self:
+        for name in ("lora", "quantization_aware"):
+            if self.sharding == "fsdp" and getattr(self, name, None) is not None:
+                raise ValueError(f"sharding: fsdp does not go with {name}; leave one of them out")
         return self
 
 

@@ -7,7 +7,7 @@ import logging
 import math
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import datasets
 import torch
@@ -38,15 +38,47 @@ from rlhf.training.arguments import (
 )
 from rlhf.training.callbacks import DevEvaluation, SinkCallback
 from rlhf.training.lora import lora_config
+from rlhf.training.processes import Processes, joined_processes
 from rlhf.training.quantization_aware import FakeQuantizationCallback
-from rlhf.training.resumable import ResumableTrainer
 from rlhf.training.rows import IGNORED, EncodedRows, encode_demonstrations, token_loss
 from rlhf.training.settings import SFTSettings, TrainerSettings
+from rlhf.training.supervised_launch import (
+    SupervisedJob,
+    launch_supervised,
+    saved_by_first,
+    starts_processes,
+)
 from rlhf.training.supervised_run import CheckpointPlan, checkpoint_plan, run_trainer
+from rlhf.training.supervised_trainer import SharedWeights, SupervisedTrainer, sharing_rows
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "sft/"
+
+
+class SFTJob(SupervisedJob):
+    """The arguments of :func:`train_sft`."""
+
+    NAME: ClassVar[str] = "SFT"
+    SECTION: ClassVar[str] = "sft"
+    MEMORY: ClassVar[str] = "micro_batch_size"
+
+    settings: SFTSettings
+    """Of the training."""
+    base: Path
+    """Directory of the model to start from."""
+
+    def run(self, sink: MetricSink | None) -> str:
+        """The policy's digest."""
+        return train_sft(
+            self.base,
+            self.dataset(),
+            self.settings,
+            self.output_dir,
+            sink=sink,
+            seed=self.seed,
+            checkpoints=self.checkpoints,
+        ).digest
 
 
 def train_sft(
@@ -60,6 +92,9 @@ def train_sft(
     checkpoints: Path | None = None,
 ) -> ModelDirectory:
     """Teach a language model to answer like the demonstrations.
+
+    With ``settings.processes`` over 1 it starts processes of its own; started by ``torchrun`` or ``accelerate
+    launch``, the processes share the work. Both folders must then be the same for all.
 
     Args:
         base: directory of a full model with its tokenizer.
@@ -83,9 +118,32 @@ def train_sft(
     """
     require_new(output_dir)
     base = require_base(base, "sft base model")
-    options = quantization_options(settings.lora)
     if settings.quantization_aware is not None:
         require_torchao("sft.quantization_aware")
+    if starts_processes(settings):
+        return launch_supervised(
+            SFTJob, demonstrations, settings,
+            base=base, output_dir=output_dir, seed=seed, checkpoints=checkpoints, sink=sink,
+        )  # fmt: skip
+    with joined_processes() as processes:
+        return _train(
+            base, demonstrations, settings, output_dir,
+            sink=sink, seed=seed, checkpoints=checkpoints, processes=processes,
+        )  # fmt: skip
+
+
+def _train(
+    base: Path,
+    demonstrations: DatasetDict,
+    settings: SFTSettings,
+    output_dir: Path,
+    *,
+    sink: MetricSink | None,
+    seed: int,
+    checkpoints: Path | None,
+    processes: Processes,
+) -> ModelDirectory:
+    options = quantization_options(settings.lora)
     tokenizer = load_tokenizer(base)
     added = install_template(tokenizer, settings.template) + ensure_pad_token(tokenizer, settings.pad_token)
     refuse_added_tokens(added, settings.lora, "sft")
@@ -121,7 +179,7 @@ def train_sft(
             train.overlong, len(demonstrations["train"]), settings.max_length, train.dropped,
         )  # fmt: skip
 
-    recording = RecordingSink(sink or NullSink())
+    recording = RecordingSink((sink if processes.rank == 0 else None) or NullSink())
     record: dict[str, Any] = {
         "sft": settings.model_dump(mode="json"),
         "seed": seed,
@@ -137,6 +195,7 @@ def train_sft(
             settings,
             work=Path(work),
             packing="bfd" if settings.packing else None,
+            processes=processes,
             sink=recording,
             prefix=PREFIX,
             seed=seed,
@@ -145,16 +204,20 @@ def train_sft(
             ),
         )
         metrics |= train.counts
-        if settings.lora is None:
-            return save_model(
-                trained, tokenizer, output_dir,
-                kind="causal-lm", settings=record, metrics=metrics, curves=recording.curves,
+
+        def save() -> ModelDirectory:
+            if settings.lora is None:
+                return save_model(
+                    trained, tokenizer, output_dir,
+                    kind="causal-lm", settings=record, metrics=metrics, curves=recording.curves,
+                )  # fmt: skip
+            adapter = save_model(
+                trained, tokenizer, Path(work) / "adapter" if settings.lora.merge else output_dir,
+                kind="adapter", settings=record, metrics=metrics, curves=recording.curves,
             )  # fmt: skip
-        adapter = save_model(
-            trained, tokenizer, Path(work) / "adapter" if settings.lora.merge else output_dir,
-            kind="adapter", settings=record, metrics=metrics, curves=recording.curves,
-        )  # fmt: skip
-        return merge_adapter(adapter, base, output_dir) if settings.lora.merge else adapter
+            return merge_adapter(adapter, base, output_dir) if settings.lora.merge else adapter
+
+        return saved_by_first(processes, save)
 
 
 def fit_language_model(
@@ -166,6 +229,7 @@ def fit_language_model(
     *,
     work: Path,
     packing: str | None,
+    processes: Processes,
     sink: MetricSink,
     prefix: str,
     seed: int,
@@ -178,10 +242,12 @@ def fit_language_model(
         packing: a strategy of ``trl.pack_dataset``. ``bfd`` keeps rows from seeing each other; that is exact
         only
             because TRL passes ``use_cache=False``, without which the mask of packed rows is not built.
+        processes: that share each batch.
         plan: where checkpoints are kept and continued from; without it there are none.
 
     Returns:
-        The trained model (wrapped by PEFT for an adapter), and the closing figures.
+        The trained model (wrapped by PEFT for an adapter), which of shared weights is whole on process 0
+        only, and the closing figures.
     """
     arguments = training_arguments(
         SFTConfig,
@@ -199,11 +265,12 @@ def fit_language_model(
     choose_attention(model, arguments, settings.max_length)
     callbacks: list[SinkCallback | DevEvaluation] = []
     evaluation = None
+    judging = sharing_rows(processes, settings.sharding)
     if dev is not None and len(dev):
 
         def evaluate(current: PreTrainedModel) -> dict[str, float]:
             with autocast_like(arguments):
-                loss, _ = token_loss(current, dev, tokenizer.pad_token_id)
+                loss, _ = token_loss(current, dev, tokenizer.pad_token_id, processes=judging)
             return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700.0))}
 
         evaluation = DevEvaluation(evaluate, times=settings.evaluations, sink=sink, prefix=prefix)
@@ -214,6 +281,7 @@ def fit_language_model(
     if aware is not None:
         logger.info("%d linear layers train for %s.", fake_quantize(model, aware.scheme), aware.scheme)
         rounding.append(FakeQuantizationCallback(aware.delay_steps))
+    shared = SharedWeights(model, processes, prefix.rstrip("/")) if settings.sharding == "fsdp" else None
     trainer = PolicyTrainer(
         model,
         arguments,
@@ -226,12 +294,20 @@ def fit_language_model(
         callbacks=[*rounding, SinkCallback(sink, prefix), *callbacks],
         peft_config=lora_config(lora, "policy") if lora is not None else None,
     )
+    if shared is not None:
+        shared.prepare(trainer)
     metrics = run_trainer(
-        trainer, settings, plan.of_rows(train) if plan else None, sink=sink, evaluation=evaluation
+        trainer,
+        settings,
+        plan.of_rows(train) if plan else None,
+        processes=processes,
+        sink=sink,
+        evaluation=evaluation,
     )
     if aware is not None:
         unwrap_fake_quantized(trained_model(trainer))
-    return trained_model(trainer), metrics | (evaluation.latest if evaluation else {})
+    trained = trained_model(trainer) if shared is None else shared.gathered()
+    return trained, metrics | (evaluation.latest if evaluation else {})
 
 
 class WeightedCollator(DataCollatorForLanguageModeling):
@@ -243,7 +319,7 @@ class WeightedCollator(DataCollatorForLanguageModeling):
         return batch
 
 
-class PolicyTrainer(ResumableTrainer, SFTTrainer):
+class PolicyTrainer(SupervisedTrainer, SFTTrainer):
     """``SFTTrainer`` with weights of rows, and a cheaper loss for small models on one CPU process.
 
     With weights the loss is the weighted sum over the learnt tokens by their number; weights of one change
@@ -316,9 +392,11 @@ class PolicyTrainer(ResumableTrainer, SFTTrainer):
             loss = loss * self.accelerator.num_processes
         with torch.no_grad():
             figures = self._metrics["train" if model.training else "eval"]
-            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            self._total_train_tokens += self.sum_of_processes(inputs["attention_mask"].sum())
             figures["num_tokens"] = [self._total_train_tokens]
-            figures["mean_token_accuracy"].append((logits.argmax(-1) == wanted).float().mean().item())
+            right = self.sum_of_processes((logits.argmax(-1) == wanted).sum())
+            learnt_tokens = self.sum_of_processes(learnt.sum())
+            figures["mean_token_accuracy"].append(right / max(1, learnt_tokens))
         return (loss, outputs) if return_outputs else loss
 
 

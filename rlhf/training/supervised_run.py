@@ -2,14 +2,14 @@
 
 Unlike policy training, these trainers draw row order and dropout from torch's global random state, which is
 stored twice: as it was when the epoch began, to draw the same order of rows again, and as it is at the step.
-A checkpoint changes nothing in training or its curves, so it may be written after any step.
+A checkpoint changes nothing in training or its curves, so it may be written after any step. Of several
+processes, whose random states differ, process 0 writes everybody's.
 """
 
 import hashlib
 import logging
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,17 @@ from rlhf.models.threads import choose_threads, intra_op_threads
 from rlhf.tracking import MetricSink, recorded_curves, restore_curves
 from rlhf.training.arguments import trained_model
 from rlhf.training.callbacks import DevEvaluation
-from rlhf.training.interruption import end_if_stop_requested, stop_requested
-from rlhf.training.ppo.checkpoint import Checkpoint, load_newest, save_checkpoint
+from rlhf.training.interruption import end_if_stop_requested
+from rlhf.training.ppo.checkpoint import Checkpoint, load_newest, remove_checkpoints, save_checkpoint
 from rlhf.training.ppo.identity import code_identity
-from rlhf.training.resumable import ResumableTrainer, trainer_state, trainer_tensors, write_trainer_state
+from rlhf.training.processes import Processes, stop_requested_of_any
+from rlhf.training.resumable import trainer_state, trainer_tensors, write_trainer_state
 from rlhf.training.settings import TrainerSettings
+from rlhf.training.supervised_trainer import SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 
-NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "threads"}
+NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "processes", "sharding", "threads"}
 """Settings that may differ between a run and its continuation."""
 _BATCH_ROWS = 1024
 
@@ -85,10 +87,11 @@ def checkpoint_plan(
 
 
 def run_trainer(
-    trainer: ResumableTrainer,
+    trainer: SupervisedTrainer,
     settings: TrainerSettings,
     plan: CheckpointPlan | None = None,
     *,
+    processes: Processes,
     sink: MetricSink,
     evaluation: DevEvaluation | None = None,
 ) -> dict[str, float]:
@@ -98,14 +101,21 @@ def run_trainer(
 
     Args:
         plan: where checkpoints are kept and continued from; without it there are none.
+        processes: that share each batch.
 
     Raises:
+        CheckpointError: processes found different checkpoints.
         InterruptedRunError: a stop was requested, and a checkpoint has been written.
     """
     trainer.remove_callback(PrinterCallback)
+    trainer.processes = processes
+    if processes.rank:
+        torch.manual_seed(trainer.args.seed + processes.rank)  # equal dropout would be correlated noise
     run = None
     if plan is not None:
-        run = SupervisedRun(plan, settings, sink=sink, evaluation=evaluation, trainer=trainer)
+        run = SupervisedRun(
+            plan, settings, sink=sink, evaluation=evaluation, trainer=trainer, processes=processes
+        )
     parameters = count_parameters(trained_model(trainer))
     with intra_op_threads(settings.threads or choose_threads(parameters)):
         outcome = trainer.train(resume_from_checkpoint=run.resume_folder() if run else None)
@@ -136,21 +146,37 @@ class SupervisedRun(TrainerCallback):
         *,
         sink: MetricSink,
         evaluation: DevEvaluation | None,
-        trainer: ResumableTrainer,
+        trainer: SupervisedTrainer,
+        processes: Processes,
     ) -> None:
-        self.restored: Checkpoint | None = None
         self._plan, self._settings = plan, settings
         self._sink, self._evaluation, self._trainer = sink, evaluation, trainer
+        self._processes = processes
         self._epoch_began: dict[str, Tensor] = {}
         self._resumes_epoch = False
+        self._stopping = False
         self._started = time.monotonic()
-        try:
-            self.restored = load_newest(plan.folder, plan.identity)
-        except CheckpointError as error:
-            logger.warning("Training starts anew: %s", error)
-            shutil.rmtree(plan.folder)
+        self.restored = self._newest_checkpoint()
         trainer.run = self
         trainer.add_callback(self)
+
+    def _newest_checkpoint(self) -> Checkpoint | None:
+        found, refused = None, ""
+        try:
+            found = load_newest(self._plan.folder, self._plan.identity)
+        except CheckpointError as error:
+            refused = str(error)
+        everybodys = self._processes.gather([found.update if found else 0], self._processes.count)
+        if len(set(everybodys)) > 1:
+            raise CheckpointError(
+                f"Processes find checkpoints of different steps ({', '.join(map(str, everybodys))}) in "
+                f"{self._plan.folder}; keep them on storage that all processes see."
+            )
+        if refused:
+            logger.warning("Training starts anew: %s", refused)
+            if self._processes.rank == 0:  # the others have looked, as they have answered above
+                remove_checkpoints(self._plan.folder)
+        return found
 
     @property
     def earlier_seconds(self) -> float:
@@ -159,7 +185,9 @@ class SupervisedRun(TrainerCallback):
 
     def resume_folder(self) -> str | None:
         """For the trainer's ``resume_from_checkpoint``."""
-        return write_trainer_state(self.restored, self._plan.folder / "trainer")
+        return write_trainer_state(
+            self.restored, self._plan.folder / _of_rank("trainer", self._processes.rank)
+        )
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -169,7 +197,9 @@ class SupervisedRun(TrainerCallback):
             return
         kept, trainer = self.restored.state, self._trainer
         # What transformers begins at zero when it resumes, and what TRL gathers for its next log.
-        trainer._tr_loss.fill_(kept["loss"])
+        losses = kept["loss"]
+        same = len(losses) == self._processes.count
+        trainer._tr_loss.fill_(losses[self._processes.rank] if same else sum(losses) / len(losses))
         trainer._total_loss_scalar = kept["total_loss"]
         trainer._globalstep_last_logged = kept["last_logged"]
         trainer._initial_global_step = 0
@@ -188,7 +218,7 @@ class SupervisedRun(TrainerCallback):
         if self._resumes_epoch:
             assert self.restored is not None
             at_its_end = float(state.epoch or 0.0).is_integer()
-            _set_random_state(self.restored.tensors["random" if at_its_end else "epoch_random"])
+            self._restore_random("random" if at_its_end else "epoch_random")
             self._resumes_epoch = False
         self._epoch_began = _random_state()
 
@@ -196,31 +226,51 @@ class SupervisedRun(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         due = state.global_step % self._settings.checkpoint_every == 0
-        if stop_requested() or (due and state.global_step < state.max_steps):
+        # after the last step, too: what comes then, such as a slow upload, may fail
+        self._stopping = stop_requested_of_any(self._processes)
+        if self._stopping or due or state.global_step == state.max_steps:
             control.should_save = True
 
     def save(self, trainer: Trainer) -> None:
-        """Write everything that the rest of the run depends on."""
-        step = trainer.state.global_step
-        if trainer.is_world_process_zero():
-            tensors = trainer_tensors(trainer)
-            random = {"random": _random_state(), "epoch_random": self._epoch_began}
+        """Write everything that the rest of the run depends on; process 0 does it for all."""
+        step, writes = trainer.state.global_step, self._processes.rank == 0
+        tensors = trainer_tensors(trainer, keep=writes)
+        own = ({"random": _random_state(), "epoch_random": self._epoch_began}, float(self._trainer._tr_loss))
+        everybodys = self._processes.gather([own], self._processes.count)
+        if writes:
+            random = {
+                _of_rank(name, rank): state
+                for rank, (states, _) in enumerate(everybodys)
+                for name, state in states.items()
+            }
             save_checkpoint(
                 self._plan.folder,
-                Checkpoint(step, {**tensors, **random}, trainer_state(trainer) | self._state()),
+                Checkpoint(
+                    step,
+                    {**tensors, **random},
+                    trainer_state(trainer) | self._state([loss for _, loss in everybodys]),
+                ),
                 self._plan.identity,
                 keep=self._settings.keep_checkpoints,
             )
-        end_if_stop_requested(f"step {step}")
+        self._processes.wait()
+        if self._stopping:
+            end_if_stop_requested(f"step {step}")
 
     def restore_random_state(self) -> None:
-        assert self.restored is not None
-        _set_random_state(self.restored.tensors["random"])
+        self._restore_random("random")
 
-    def _state(self) -> dict[str, Any]:
+    def _restore_random(self, name: str) -> None:
+        """This process's random state; where the run had fewer processes, the present one stays."""
+        assert self.restored is not None
+        state = self.restored.tensors.get(_of_rank(name, self._processes.rank))
+        if state is not None:
+            _set_random_state(state)
+
+    def _state(self, losses: Sequence[float]) -> dict[str, Any]:
         trainer = self._trainer
         return {
-            "loss": float(trainer._tr_loss),
+            "loss": list(losses),
             "total_loss": float(trainer._total_loss_scalar),
             "last_logged": trainer._globalstep_last_logged,
             "tokens": float(getattr(trainer, "_total_train_tokens", 0)),
@@ -238,6 +288,10 @@ def rows_digest(rows: Dataset) -> str:
         batch = rows[start : start + _BATCH_ROWS]
         digest.update(canonical_json({name: list(values) for name, values in batch.items()}).encode())
     return digest.hexdigest()
+
+
+def _of_rank(name: str, rank: int) -> str:
+    return f"{name}-{rank}" if rank else name
 
 
 def _random_state() -> dict[str, Tensor]:

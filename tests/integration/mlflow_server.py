@@ -8,7 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PATIENCE_SECONDS = 90
@@ -27,6 +28,8 @@ class MLflowServer:
 
     folder: Path
     port: int
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of its environment; may name another database (``MLFLOW_BACKEND_STORE_URI``)."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -36,7 +39,11 @@ class MLflowServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        database = ("--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--workers", "1")
+        variables = {
+            **os.environ,
+            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.folder}/mlflow.db",
+            **self.variables,
+        }
         artifacts = (
             "--no-serve-artifacts",
             "--default-artifact-root",
@@ -45,8 +52,8 @@ class MLflowServer:
         address = ("--host", "127.0.0.1", "--port", str(self.port))
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", *address, *database, *artifacts],
-                stdout=log, stderr=log, start_new_session=True,
+                [sys.executable, "-m", "mlflow", "server", "--workers", "1", *address, *artifacts],
+                stdout=log, stderr=log, env=variables, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:

@@ -77,3 +77,12 @@ def test_a_download_is_kept_by_content_and_an_interrupted_one_is_begun_anew(
     (folder / "weights").write_bytes(b"kept")
     again = fetch_directory(remote, source, cache, last="a-manifest.json")
     assert (again / "weights").read_bytes() == b"kept"
+
+
+def test_a_file_that_is_not_there_is_not_waited_for(remote: LocalArtifactStore, tmp_path: Path) -> None:
+    """Clients of object stores give the error no number, as lost connections have none."""
+    assert not transfer._store_may_return(FileNotFoundError("s3://bucket/absent"))
+    assert transfer._store_may_return(OSError("connection lost"))
+    with pytest.raises(FileNotFoundError):
+        fetch_directory(remote, str(tmp_path / "absent"), tmp_path / "cache" / "digest", last="manifest")
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -110,6 +110,12 @@ def has_checkpoint(root: Path) -> bool:
     return bool(_complete(root))
 
 
+def remove_checkpoints(root: Path) -> None:
+    """Remove all checkpoints, and leave what else is there."""
+    for path in (*root.glob(f"{_PREFIX}*"), *root.glob(f".{_PREFIX}*")):
+        shutil.rmtree(path)
+
+
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:

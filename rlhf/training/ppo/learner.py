@@ -20,10 +20,10 @@ from rlhf.training.ppo.batching import MiniBatch
 from rlhf.training.ppo.kl import kl_estimate
 from rlhf.training.ppo.losses import policy_loss, value_loss
 from rlhf.training.ppo.optimizers import build_optimizer
-from rlhf.training.ppo.processes import OneProcess, Processes, shares_of_rows
 from rlhf.training.ppo.rollout import Experience, Rollouts
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.sharding import whole
+from rlhf.training.processes import OneProcess, Processes, shares_of_rows
 
 TokenPairs = Sequence[tuple[Sequence[int], Sequence[int]]]
 """(prompt ids, completion ids)."""

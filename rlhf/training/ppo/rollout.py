@@ -25,8 +25,8 @@ from rlhf.training.ppo.advantages import (
 from rlhf.training.ppo.batching import MiniBatch
 from rlhf.training.ppo.kl import kl_estimate
 from rlhf.training.ppo.losses import importance_weights
-from rlhf.training.ppo.processes import OneProcess, Processes, own_rows
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.processes import OneProcess, Processes, own_rows
 
 
 @dataclass(frozen=True)

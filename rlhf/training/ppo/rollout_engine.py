@@ -8,8 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.models.generation import Completion, generate_from_ids
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.training.ppo.actor_critic import ActorCritic, RolloutPolicy
-from rlhf.training.ppo.processes import Processes
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.processes import Processes
 
 
 class RolloutEngine(Protocol):

@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rlhf.errors import ConfigError
 from rlhf.training.ppo.activation_checkpointing import recomputable_layers
-from rlhf.training.ppo.processes import Processes, ProcessGroup
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.processes import Processes, ProcessGroup
 
 
 class ShardedProcesses(ProcessGroup):
@@ -62,17 +62,20 @@ def process_mesh(device: torch.device) -> DeviceMesh:
     return init_device_mesh(device.type, (torch.distributed.get_world_size(),))
 
 
-def shard(mesh: DeviceMesh, network: nn.Module) -> None:
+def shard(mesh: DeviceMesh, network: nn.Module, *, divide_by: float = 1.0) -> None:
     """Leave this process its share of a network's weights, in place: each layer a unit, the rest another.
 
-    The network is moved to the mesh's devices unit by unit, and must from now on be called as a whole. Its
-    gradients are sums over the processes, not means, because losses are already divided by the tokens of all.
+    The network is moved to the mesh's devices unit by unit, and must from now on be called as a whole.
+
+    Args:
+        divide_by: gradients are sums over the processes, divided by this. PPO's losses are already divided by
+            the tokens of all.
     """
     for module in (*recomputable_layers(network), network):
         # gathered weights are never kept, the outermost unit's neither: they would outlive optimizer steps
         unit = fully_shard(module, mesh=mesh, reshard_after_forward=True)
         assert isinstance(unit, FSDPModule)
-        unit.set_gradient_divide_factor(1.0)
+        unit.set_gradient_divide_factor(divide_by)
         unit.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sums
 
 

@@ -22,7 +22,7 @@ from rlhf.models.chat import Prompt, encode_completion, encode_prompt
 from rlhf.models.loading import load_policy
 from rlhf.models.reward_protocol import Reward
 from rlhf.tracking import MetricSink, NullSink, recorded_curves, restore_curves
-from rlhf.training.interruption import end_if_stop_requested, stop_requested
+from rlhf.training.interruption import end_if_stop_requested
 from rlhf.training.policy_evaluation import evaluate
 from rlhf.training.policy_result import (
     PolicyEvaluation,
@@ -55,7 +55,6 @@ from rlhf.training.ppo.kl import kl_controller
 from rlhf.training.ppo.learner import Learner, NonFiniteLossError, TokenPairs
 from rlhf.training.ppo.phase_clock import PhaseClock
 from rlhf.training.ppo.preconditions import require_runnable
-from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes, own_rows
 from rlhf.training.ppo.prompts import encode_prompts
 from rlhf.training.ppo.result import PPOResult
 from rlhf.training.ppo.rollout import (
@@ -71,6 +70,7 @@ from rlhf.training.ppo.rollout_engine import rollout_engine
 from rlhf.training.ppo.run_state import restore_tensors, state_tensors
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.sharding import sharing_processes
+from rlhf.training.processes import OneProcess, Processes, joined_processes, own_rows, stop_requested_of_any
 
 logger = logging.getLogger(__name__)
 
@@ -229,8 +229,10 @@ class PPOTrainer:
             if self.update % self.settings.evaluate_every == 0 or self.update == self.settings.updates:
                 self.evaluate()
             due = self.update % self.settings.checkpoint_every == 0 or bool(self._stop_reason())
-            if due or (stop_requested() and self._processes.count == 1):
+            stopping = stop_requested_of_any(self._processes)
+            if due or stopping:
                 self.checkpoint()
+            if stopping:
                 end_if_stop_requested(f"update {self.update}")
             self._sink.progress(self.update, self.settings.updates, self._note())
         return self._deliver(reason)

@@ -13,8 +13,8 @@ from rlhf.models.generation import Completion, stop_token_ids
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.training.ppo.actor_critic import copy_into
 from rlhf.training.ppo.adapters import carries_adapter, merged_weights, require_mergeable
-from rlhf.training.ppo.processes import Processes
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.processes import Processes
 
 
 class VLLMEngine:

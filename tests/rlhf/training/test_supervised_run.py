@@ -131,7 +131,7 @@ def test_stopped_or_killed_training_ends_with_the_weights_curves_and_figures_of_
         assert not (tmp_path / "model").exists()
     last = RecordingSink()
     continued = train(tmp_path / "model", kept, last)
-    assert sorted(path.name for path in kept.glob("update-*")) == ["update-00000015"]
+    assert sorted(path.name for path in kept.glob("update-*")) == ["update-00000016"]
     assert continued.digest == undisturbed.digest
     assert continued.curves == undisturbed.curves == last.curves
     assert _without_speed(continued.metrics) == _without_speed(undisturbed.metrics)

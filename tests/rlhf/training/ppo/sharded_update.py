@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from rlhf.training.ppo.actor_critic import load_networks
-from rlhf.training.ppo.processes import Processes, joined_processes
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.processes import Processes, joined_processes
 
 Sharding = Literal["none", "fsdp"]
 

@@ -18,11 +18,11 @@ from rlhf.tracking import NullSink
 from rlhf.training.ppo.actor_critic import load_networks
 from rlhf.training.ppo.batching import update_plan
 from rlhf.training.ppo.learner import Learner
-from rlhf.training.ppo.processes import OneProcess, Processes, joined_processes
 from rlhf.training.ppo.rollout import Rollouts, build_experience, estimate
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.sharding import sharing_processes, whole
 from rlhf.training.ppo.trainer import PPOTrainer
+from rlhf.training.processes import OneProcess, Processes, joined_processes
 from rlhf.training.settings import LoRASettings
 
 PROMPTS = ["a b c", "d", "e f", "g h i j", "k l", "m a", "b d f h", "c", "a m"]

@@ -17,21 +17,24 @@ from datasets import Dataset, DatasetDict
 from torch.distributed.elastic.multiprocessing.errors import record
 from transformers import AutoModelForCausalLM
 
-from rlhf.errors import CheckpointError, ConfigError, TrainingError
+from rlhf.errors import CheckpointError, ConfigError, InterruptedRunError, TrainingError
 from rlhf.models.chat import Prompt
 from rlhf.models.settings_generation import GenerationSettings
 from rlhf.models.settings_rewards import FunctionRewardSettings, RulesRewardSettings
 from rlhf.models.settings_rules import LengthRule
 from rlhf.tracking import NullSink, RecordingSink
+from rlhf.training.interruption import request_stop, withdraw_stop_request
+from rlhf.training.launch import failure
 from rlhf.training.policy import train_policy
-from rlhf.training.ppo.launch import failure, launch_ppo
+from rlhf.training.ppo.launch import PPOJob, launch_ppo
 from rlhf.training.ppo.learner import NonFiniteLossError
 from rlhf.training.ppo.settings import PPOSettings
-from rlhf.training.ppo.worker import JSONLinesSink, replay
+from rlhf.training.worker import JSONLinesSink, replay
 
 Settings = Callable[..., PPOSettings]
 Found = TypeVar("Found")
 
+JOB = PPOJob.model_construct()
 LENGTH = RulesRewardSettings(rules=(LengthRule(maximum=3),))
 REWARDS = """
 import os, signal
@@ -60,6 +63,14 @@ class Interrupted(NullSink):
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self.workers = psutil.Process().children(recursive=True)
         raise KeyboardInterrupt
+
+
+class Stopping(NullSink):
+    """A scheduler stops the launching process at the second update."""
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        if done == 2:
+            request_stop()
 
 
 class Slow(RecordingSink):
@@ -161,7 +172,7 @@ def test_a_launch_leaves_the_work_directory_as_it_was_beside_a_private_one_of_it
     assert (work_dir / "of the caller").exists()
     assert len(own) == 1
     assert stat.S_IMODE(own[0].stat().st_mode) == 0o700
-    assert {"worker0.log", "worker1.log", "spec.json"} <= {path.name for path in own[0].iterdir()}
+    assert {"worker0.log", "worker1.log", "job.json"} <= {path.name for path in own[0].iterdir()}
 
 
 def test_an_output_directory_inside_of_the_work_directory_is_refused(
@@ -210,7 +221,7 @@ def test_an_unforeseen_failure_shows_the_end_of_the_first_workers_traceback(
 ) -> None:
     _fail(tmp_path, 1, KeyError("the cause"), monkeypatch)
     _fail(tmp_path, 0, KeyError("its consequence"), monkeypatch)
-    message = str(failure(tmp_path, [1, 1]))
+    message = str(failure(JOB, tmp_path, [1, 1]))
     assert message.startswith("PPO worker 1 of 2 failed:\n")
     assert message.endswith("KeyError: 'the cause'")
 
@@ -219,7 +230,7 @@ def test_a_worker_that_only_aborted_because_another_failed_is_not_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fail(tmp_path, 1, NonFiniteLossError("The policy loss", [0]), monkeypatch)
-    message = str(failure(tmp_path, [-signal.SIGABRT, 1]))
+    message = str(failure(JOB, tmp_path, [-signal.SIGABRT, 1]))
     assert message == "PPO on 2 processes: The policy loss is not finite."
 
 
@@ -227,7 +238,7 @@ def test_a_checkpoint_that_workers_refuse_is_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fail(tmp_path, 0, CheckpointError("The checkpoint is of other code."), monkeypatch)
-    refused = failure(tmp_path, [1, -signal.SIGABRT])
+    refused = failure(JOB, tmp_path, [1, -signal.SIGABRT])
     assert isinstance(refused, CheckpointError)
     assert str(refused) == "PPO on 2 processes: The checkpoint is of other code."
 
@@ -240,7 +251,7 @@ def test_a_worker_that_ended_without_a_word_shows_the_end_of_its_log(
     tmp_path: Path, code: int, how: str
 ) -> None:
     (tmp_path / "worker1.log").write_text("\n".join(f"line {i}" for i in range(100)))
-    message = str(failure(tmp_path, [None, code]))
+    message = str(failure(JOB, tmp_path, [None, code]))
     assert message.startswith(f"PPO worker 1 of 2 {how}")
     assert message.endswith("line 99")
     assert "line 50" not in message
@@ -254,6 +265,19 @@ def test_no_worker_outlives_the_one_that_launched_it(
         _launch(policy_path, None, settings, prompts, tmp_path, sink=sink)
     assert len(sink.workers) == 2
     assert [worker for worker in sink.workers if worker.is_running()] == []
+
+
+@pytest.mark.slow
+def test_a_stop_that_is_requested_of_the_launcher_ends_all_workers_with_a_checkpoint(
+    policy_path: Path, make_settings: Settings, prompts: list[str], tmp_path: Path
+) -> None:
+    settings = make_settings(processes=2, updates=100_000)
+    try:
+        with pytest.raises(InterruptedRunError, match=r"wrote a checkpoint after update \d+"):
+            _launch(policy_path, None, settings, prompts, tmp_path, sink=Stopping())
+    finally:
+        withdraw_stop_request()
+    assert len(list((tmp_path / "out/checkpoints").glob("update-*/manifest.json"))) == 1
 
 
 def test_the_workers_end_when_the_one_that_launched_them_is_killed(

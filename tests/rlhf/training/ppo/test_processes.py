@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rlhf.errors import ConfigError
-from rlhf.training.ppo.processes import OneProcess, joined_processes, own_rows
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import PPOTrainer
+from rlhf.training.processes import OneProcess, joined_processes, own_rows
 from tests.rlhf.training.ppo.two_processes import Outcome, farthest, outcomes
 
 SCRIPT = Path(__file__).with_name("shared_update.py")
@@ -117,7 +117,7 @@ def test_a_launcher_that_asks_for_sharded_weights_is_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(variable, "true")
-    remedy = r"does not run under .* set ppo\.sharding: fsdp"
+    remedy = r"does not run under .* set the stage's sharding: fsdp"
     with pytest.raises(ConfigError, match=remedy), joined_processes():
         pass
 

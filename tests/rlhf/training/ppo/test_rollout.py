@@ -15,7 +15,6 @@ from rlhf.models.rewards import EnsembleReward, MixReward
 from rlhf.training.ppo.actor_critic import load_networks
 from rlhf.training.ppo.advantages import ScoreScaler
 from rlhf.training.ppo.batching import update_plan
-from rlhf.training.ppo.processes import OneProcess
 from rlhf.training.ppo.rollout import (
     Estimates,
     Rollouts,
@@ -25,6 +24,7 @@ from rlhf.training.ppo.rollout import (
     shaped_scores,
 )
 from rlhf.training.ppo.settings import PPOSettings
+from rlhf.training.processes import OneProcess
 
 Settings = Callable[..., PPOSettings]
 

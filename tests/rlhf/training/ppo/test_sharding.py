@@ -10,10 +10,10 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rlhf.errors import ConfigError
 from rlhf.models.loading import load_policy
-from rlhf.training.ppo.processes import OneProcess
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.sharding import equal_turns
 from rlhf.training.ppo.trainer import PPOTrainer
+from rlhf.training.processes import OneProcess
 from tests.rlhf.training.ppo.two_processes import Outcome, distance, farthest, outcomes
 
 SCRIPT = Path(__file__).with_name("sharded_update.py")

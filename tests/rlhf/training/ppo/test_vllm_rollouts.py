@@ -15,10 +15,10 @@ from rlhf.errors import ConfigError, TrainingError
 from rlhf.models.chat import Prompt
 from rlhf.tracking import NullSink, RecordingSink
 from rlhf.training.ppo import vllm_rollouts
-from rlhf.training.ppo.processes import OneProcess
 from rlhf.training.ppo.rollout_engine import OwnEngine
 from rlhf.training.ppo.settings import PPOSettings
 from rlhf.training.ppo.trainer import PPOTrainer, train_ppo
+from rlhf.training.processes import OneProcess
 from rlhf.training.settings import LoRASettings
 
 Settings = Callable[..., PPOSettings]

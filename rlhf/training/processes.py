@@ -1,14 +1,14 @@
-"""One PPO run on several processes: who does which rows, and how their results become one.
+"""One run on several processes: who does which rows, and how their results become one.
 
-Every process holds the same networks and, after each phase, the same rollouts, estimates and figures; only
-the heavy work is divided: sampling, scoring, forward and backward passes. So every statistic is computed from
-the whole batch by the code that one process runs, and all processes take the same decisions. The collectives
-are those of ``torch.distributed``; whoever starts the processes (``launch``, or a user's own ``torchrun`` or
-``accelerate launch``) says so in the environment.
+Every process holds the same networks and, after each phase of PPO, the same rollouts, estimates and figures;
+only the heavy work is divided: sampling, scoring, forward and backward passes. So every statistic is computed
+from the whole batch by the code that one process runs, and all processes take the same decisions. The
+collectives are those of ``torch.distributed``; whoever starts the processes (``launch``, or a user's own
+``torchrun`` or ``accelerate launch``) says so in the environment.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rlhf.errors import ConfigError
+from rlhf.training.interruption import request_stop, stop_requested
 
 Item = TypeVar("Item")
 
@@ -167,7 +168,7 @@ def joined_processes(*, rendezvous: Path | None = None) -> Iterator[Processes]:
     if dist.is_initialized():
         yield ProcessGroup() if dist.get_world_size() > 1 else OneProcess()
         return
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not is_one_of_several():
         yield OneProcess()
         return
     _refuse_sharding()
@@ -190,6 +191,27 @@ def joined_processes(*, rendezvous: Path | None = None) -> Iterator[Processes]:
         yield ProcessGroup()
     finally:
         dist.destroy_process_group()
+
+
+def is_one_of_several() -> bool:
+    """Whether a launcher has started this process together with others."""
+    if dist.is_initialized():
+        return dist.get_world_size() > 1
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def of_first(processes: Processes, find: Callable[[], Item]) -> Item:
+    """What process 0 finds, on every process; the others wait for it."""
+    return processes.gather([find()] if processes.rank == 0 else [], 1)[0]
+
+
+def stop_requested_of_any(processes: Processes) -> bool:
+    """Whether training should write a checkpoint and end. All processes are to ask at the same point, and get
+    the same answer, though the request may have reached only one of them yet."""
+    asked = bool(processes.sum(torch.tensor([int(stop_requested())])).item())
+    if asked:
+        request_stop()
+    return asked
 
 
 def own_rows(total: int, processes: Processes) -> range:
@@ -219,7 +241,7 @@ def _refuse_sharding() -> None:
     for variable, name in _SHARDING.items():
         if os.environ.get(variable, "false").lower() in {"true", "1"}:
             raise ConfigError(
-                f"PPO does not run under {name}: sharded weights need equal numbers of forward passes on all "
-                "processes, and a launcher cannot see to that; launch with --multi_gpu, and set "
-                "ppo.sharding: fsdp to share the weights."
+                f"Training does not run under a launcher's {name}: sharded weights need equal numbers of "
+                "passes on all processes, and a launcher cannot see to that; launch with --multi_gpu, and "
+                "set the stage's sharding: fsdp to share the weights."
             )
