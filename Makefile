@@ -21,14 +21,14 @@ run: $(READY)
 	$(BIN)/rlhf run $(CONFIG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not ui and not servers and not recovery \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not ui and not servers and not recovery \
 	  and not orchestrators and not image"
 
 # Integer weights, and further whole runs: challenges, approvals, export, retention, resumption, retraining,
 # plans, a server that is away, processes.
 test-slow: $(READY) $(QUANTIZE)/.ready
 	PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/rlhf/training/test_quantization_aware.py
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 # Beside the environment and not in it: what transformers and PEFT find installed, they load in every run.
 $(QUANTIZE)/.ready: tests/rlhf/training/quantize.lock $(READY)

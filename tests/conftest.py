@@ -39,14 +39,3 @@ def lead_mlflow_to() -> Iterator[Callable[[str], None]]:
     mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
     mlflow.set_registry_uri(None)  # type: ignore[arg-type]
     os.environ.pop("MLFLOW_REGISTRY_URI", None)  # unset by no function of MLflow
-
-
-# First, since xdist's own hook reads the marks.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`pytest -n 2`) a file's tests stay together, and those of `tests/pipelines`,
-    which share one run of the whole pipeline."""
-    pipelines = Path(__file__).parent / "pipelines"
-    for item in items:
-        together = pipelines if item.path.is_relative_to(pipelines) else item.path
-        item.add_marker(pytest.mark.xdist_group(str(together)))

@@ -50,7 +50,6 @@ def test_the_champion_is_exported_with_its_card_and_its_logits(
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("policy@previous", "The registry has no policy@previous"),
         ("policy/99", "The registry has no policy/99"),
         ("policy@best", "no alias 'best'"),
         ("model@champion", "no exportable model 'model'"),
