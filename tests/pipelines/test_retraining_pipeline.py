@@ -1,16 +1,28 @@
 """Sentences about the retraining check, proved on real ZenML and MLflow runs."""
 
+import subprocess
+import sys
+
 import pytest
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
-from ops import launch
+from ops import environment, launch
 from ops.stage import MLFLOW_RUN_ID
 from tests.pipelines.conftest import TINY, finished
 
 pytestmark = pytest.mark.slow
 
+LOADS_NO_TORCH = """
+import runpy, sys
+sys.argv = ["rlhf", "retrain", sys.argv[1]]
+try:
+    runpy.run_module("ops.cli", run_name="__main__")
+except SystemExit as ended:
+    assert not ended.code
+assert "torch" not in sys.modules
+"""
 MORE = "feedback.sources.0.settings.comparisons=200"
 
 
@@ -24,6 +36,20 @@ def test_without_new_feedback_the_check_ends_green_and_says_why_in_both_uis(
     assert said.data.tags["retraining"] == "not needed"
     assert said.info.status == "FINISHED"
     assert check.steps["start_training"].outputs["training_run"][0].load() == ""
+
+
+def test_a_check_without_new_feedback_is_a_command_that_loads_no_torch(
+    first_run: PipelineRunResponse,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS_NO_TORCH, str(TINY)],
+        cwd=environment.PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Not needed, because" in done.stdout
 
 
 def test_too_few_new_pairs_are_counted_and_wait(first_run: PipelineRunResponse) -> None:
