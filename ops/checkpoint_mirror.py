@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -81,15 +81,21 @@ def remove_finished(store: BaseArtifactStore) -> None:
     """Remove the checkpoints of steps whose output is in the store."""
     for root in {_root(store), str(environment.scratch())}:
         for marker in fileio.glob(f"{root}/*/{FINISHED}") if fileio.exists(root) else []:
-            path = marker.decode() if isinstance(marker, bytes) else str(marker)
-            with fileio.open(path, "r") as stream:
-                step = UUID(stream.read().strip())
-            try:
-                stored = Client().get_run_step(step).status.is_successful
-            except KeyError:
-                stored = True  # the run was deleted
-            if stored:
-                fileio.rmtree(path.rsplit("/", 1)[0])
+            # Steps that begin at once, each in a pod of its own, come to the same folder. ZenML has a
+            # TypeError for one that is gone.
+            with suppress(FileNotFoundError, TypeError):
+                _remove_if_stored(marker.decode() if isinstance(marker, bytes) else str(marker))
+
+
+def _remove_if_stored(marker: str) -> None:
+    with fileio.open(marker, "r") as stream:
+        step = UUID(stream.read().strip())
+    try:
+        stored = Client().get_run_step(step).status.is_successful
+    except KeyError:
+        stored = True  # the run was deleted
+    if stored:
+        fileio.rmtree(marker.rsplit("/", 1)[0])
 
 
 @contextmanager

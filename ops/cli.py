@@ -69,13 +69,19 @@ feedback.add_command(feedback_servers_cli.export)
 
 @main.command()
 def ls() -> None:
-    """List the shipped configs: what each does, needs and takes."""
-    from ops.run_config import shipped_configs
+    """List the shipped configs and profiles: what each does, needs and takes."""
+    from ops.profiles import shipped_profiles
+    from ops.run_config import config_card, shipped_configs
 
     table = Table("config", "what it does", "needs", "takes", show_lines=True)
     for card in shipped_configs():
         add_row(table, card.name, card.summary, card.needs, card.takes)
     print_table(table)
+    places = Table("profile", "where a config computes", "needs", show_lines=True)
+    for path in shipped_profiles():
+        card = config_card(path)
+        add_row(places, card.name, card.summary, card.needs)
+    print_table(places)
 
 
 @main.command()

@@ -1,6 +1,8 @@
 """Checkpoints in a remote artifact store: another machine finds the newest complete one."""
 
+import shutil
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from zenml.artifact_stores.base_artifact_store import BaseArtifactStore
 from zenml.client import Client
 
 import ops.checkpoint_mirror as checkpoint_mirror
-from ops.checkpoint_mirror import FINISHED, CheckpointMirror, mirrored
+from ops.checkpoint_mirror import FINISHED, CheckpointMirror, mirrored, remove_finished
 from rlhf.training.ppo.checkpoint import Checkpoint, load_newest, save_checkpoint
 
 
@@ -99,3 +101,20 @@ def test_checkpoints_are_uploaded_when_training_is_stopped_and_marked_when_it_ha
     with mirrored(store, folder, step="s"):
         pass
     assert (stored / FINISHED).read_text() == "s"
+
+
+def test_steps_that_begin_at_once_do_not_fail_over_what_another_has_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Client().active_stack.artifact_store
+    folder = Path(store.path) / "checkpoints" / "raced"
+    folder.mkdir(parents=True)
+    (folder / FINISHED).write_text(str(uuid4()))
+
+    def another_is_quicker(step: UUID) -> None:
+        shutil.rmtree(folder)
+        raise KeyError(step)
+
+    monkeypatch.setattr(checkpoint_mirror.Client(), "get_run_step", another_is_quicker)
+    remove_finished(store)
+    assert not folder.exists()

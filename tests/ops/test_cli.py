@@ -41,6 +41,7 @@ def test_ls_lists_every_config() -> None:
     assert done.returncode == 0
     assert "support_desk" in done.stdout
     assert "open_feedback" in done.stdout
+    assert "kubeflow" in done.stdout
     assert '".[qlora]"' in done.stdout  # no markup, and no word cut where nobody sees the screen's width
 
 

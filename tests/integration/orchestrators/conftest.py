@@ -93,7 +93,7 @@ def packages(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ZenMLServer, MLflowServer]]:
-    zenml = ZenMLServer(tmp_path_factory.mktemp("zenml-server"))
+    zenml = ZenMLServer(tmp_path_factory.mktemp("zenml-server"), packages("kubernetes"))
     mlflow = MLflowServer(tmp_path_factory.mktemp("mlflow-server"), free_port())
     try:
         zenml.start()

@@ -1,5 +1,6 @@
 """A real ZenML server with accounts, on loopback and sqlite."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +16,8 @@ _USER = {"username": "default", "password": "only-for-tests"}
 class ZenMLServer:
     """The process and, once it is up, the key of a service account."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, packages: Path) -> None:
+        """``packages``: holds Kubernetes' client, without which a server takes no component of a cluster."""
         self.folder = folder
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -33,7 +35,7 @@ class ZenMLServer:
             "ZENML_LOCAL_STORES_PATH": str(folder / "stores"),
             "ZENML_STORE_TYPE": "sql",
             "ZENML_STORE_URL": f"sqlite:///{folder}/zenml.db",
-            "PYTHONPATH": str(PROJECT_ROOT),
+            "PYTHONPATH": os.pathsep.join([str(packages), str(PROJECT_ROOT)]),
         }
         where = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
         self._process = ServerProcess("zenml", [*command, *where], folder, variables)
