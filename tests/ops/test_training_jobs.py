@@ -1,17 +1,21 @@
 """Jobs for several machines: what may stand in their files, and how Kubeflow Trainer is given them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from zenml.integrations.kubernetes.flavors import KubernetesStepOperatorSettings
 
 from ops.cli import main
+from ops.environment import PROJECT_ROOT
 from ops.training_jobs import TrainingJob, as_yaml, read_job, run_job
 from rlhf.errors import ConfigError
 from rlhf.tracking import NullSink
 from rlhf.training.machines import Machines
 from rlhf.training.settings import SFTSettings
+from tests.docs.test_snippets import snippets
 
 JOB = {
     "stage": "sft",
@@ -90,3 +94,14 @@ def test_a_job_on_this_machine_alone_is_not_given_to_pods() -> None:
     printed = CliRunner().invoke(main, ["job", "render", "job.yaml", "--image", "rlhf:1"])
     assert printed.exit_code == 1
     assert "pods cannot read it" in printed.output
+
+
+def test_the_command_step_of_the_page_runs_a_job_on_several_pods() -> None:
+    defined: dict[str, Any] = {}
+    exec(snippets(PROJECT_ROOT / "docs" / "multi-gpu.md", "python"), defined)
+    configured = defined["train"].configuration
+    assert configured.command[:3] == ["rlhf", "job", "run"]
+    operated = KubernetesStepOperatorSettings.model_validate(
+        configured.settings["step_operator"].model_dump()
+    )
+    assert operated.pod_count == 4
