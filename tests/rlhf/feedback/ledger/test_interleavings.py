@@ -69,7 +69,7 @@ class World:
         """What the ledger was last told."""
         self.grown = 0
         """Rows of the ledger."""
-        self._rivals = 0
+        self._rivals: Counter[str] = Counter()
         self._backwards = False
 
     def change(self, edits: Truth, *, backwards: bool) -> None:
@@ -120,15 +120,16 @@ class World:
 
     def _rival(self, what: str, *, behind: bool) -> None:
         """Another process ingests first; of the same source it sees what has been edited since."""
-        self._rivals += 1
+        self._rivals[what] += 1
+        verdict = self._rivals[what] % 2  # never what this rival said last
         if what == "another source":
-            self.desk.write([judgement("other", self._rivals % 2)], "others")
+            self.desk.write([judgement("other", verdict)], "others")
             self.desk.ingest("others")
             self.grown += 1
         else:
             if behind:
                 self.ingested()
-            self.change({("late", ("ada", 0)): self._rivals % 2}, backwards=self._backwards)
+            self.change({("late", ("ada", 0)): verdict}, backwards=self._backwards)
             self.desk.ingest()
             self.ingested()
 
