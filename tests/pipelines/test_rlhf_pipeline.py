@@ -19,7 +19,7 @@ from ops.registries import policy_registry
 from ops.stage import MLFLOW_RUN_ID
 from ops.tags import DIGEST_TAG
 from rlhf.evaluation.settings import EvaluationSettings
-from rlhf.models.directory import ModelDirectory, open_directory
+from rlhf.models.directory import ModelDirectory, directory_digest, open_directory
 from rlhf.report import Report
 from tests.pipelines.conftest import TINY, finished
 
@@ -98,14 +98,16 @@ def test_the_registered_version_is_the_artifact_itself(
     assert len(held) == 1
 
 
-def test_mlflow_loads_the_champion_by_its_alias(
-    mlflow: MlflowClient, lead_mlflow_to: Callable[[str], None]
+def test_mlflow_loads_the_champion_by_its_alias_and_leaves_it_as_it_is(
+    first_run: PipelineRunResponse, mlflow: MlflowClient, lead_mlflow_to: Callable[[str], None]
 ) -> None:
     import mlflow as module
 
     lead_mlflow_to(mlflow.tracking_uri)
     pipe = module.transformers.load_model("models:/policy@champion")
     assert pipe("Hello", max_new_tokens=2)[0]["generated_text"].startswith("Hello")
+    artifact = first_run.steps["train_policy"].outputs["policy"][0]
+    assert directory_digest(Path(artifact.uri) / "model") == artifact.content_hash
 
 
 def test_one_mlflow_run_holds_the_curves_of_every_trainer(
