@@ -245,6 +245,13 @@ def _ignored(config: Mapping[str, Any]) -> list[Problem]:
                     "settings.orchestrator.kubernetes.pod_settings.resources",
                 )
             )
+        if "orchestrator.kubeflow" in keys and "memory" in (block.get("resources") or {}):
+            problems.append(
+                Problem(
+                    f"{at}.resources.memory",
+                    "ZenML hands it to Kubeflow in a form that kfp refuses; leave it to a LimitRange there",
+                )
+            )
         kubeflow = block.get("orchestrator.kubeflow")
         if isinstance(kubeflow, Mapping) and "pod_settings" in kubeflow:
             problems.append(

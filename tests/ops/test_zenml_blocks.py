@@ -67,9 +67,14 @@ def test_resources_that_the_kubernetes_orchestrator_ignores_are_refused() -> Non
     assert _problems(steps=steps) == []
 
 
-def test_pod_settings_that_zenml_drops_on_kubeflow_are_refused() -> None:
+def test_pod_settings_and_memory_that_do_not_reach_kubeflow_are_refused() -> None:
     [problem] = _problems(settings={"orchestrator.kubeflow": {"pod_settings": {"host_ipc": True}}})
     assert "give the step to a step operator" in problem
+    memory = {"orchestrator.kubeflow": {}, "resources": {"cpu_count": 2, "memory": "8GiB"}}
+    [problem] = _problems(settings=memory)
+    assert problem.startswith(
+        "settings.resources.memory: ZenML hands it to Kubeflow in a form that kfp refuses"
+    )
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "password"])

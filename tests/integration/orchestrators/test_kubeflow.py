@@ -16,6 +16,15 @@ from .zenml_server import ZenMLServer
 
 pytestmark = [pytest.mark.orchestrators, pytest.mark.timeout(200)]
 
+ON_GPUS = {
+    "pretrain",
+    "train-sft",
+    "train-proxy-reward-model",
+    "train-selection-reward-model",
+    "train-judge-reward-model",
+    "train-policy",
+    "evaluate-policy",
+}
 TRAINED_FROM = {
     "train-proxy-reward-model": {"train-sft", "prepare-datasets"},
     "train-policy": {
@@ -62,14 +71,16 @@ def test_the_dag_is_the_pipelines(compiled: dict[str, Any]) -> None:
     assert compiled["schemaVersion"].startswith("2.")
 
 
-def test_every_step_is_the_image_with_limits_and_zenmls_entry_point(compiled: dict[str, Any]) -> None:
+def test_every_step_is_the_image_with_its_limit_and_zenmls_entry_point(compiled: dict[str, Any]) -> None:
     executors = compiled["deploymentSpec"]["executors"]
     assert len(executors) == 11
     for name, executor in executors.items():
         container = executor["container"]
         assert container["image"] == IMAGE
         assert container["command"] == ["python", "-m", "zenml.entrypoints.entrypoint"]
-        assert container["resources"]["resourceMemoryLimit"] in ("8GiB", "8Gi", "2GiB", "2Gi"), name
+        limits = container["resources"]
+        cpus = float(limits.get("resourceCpuLimit", limits.get("cpuLimit", 0)))
+        assert cpus == (1 if name.removeprefix("exec-") in ON_GPUS else 2), name
 
 
 def test_the_pipeline_reached_the_api_as_compiled(compiled: dict[str, Any], api: PipelinesApi) -> None:
@@ -85,15 +96,7 @@ def test_gpu_steps_are_the_step_operators(compiled: dict[str, Any], workplace: W
     snapshot = listed.raise_for_status().json()["items"][0]["metadata"]
     steps = {name: step["config"] for name, step in snapshot["step_configurations"].items()}
     on_gpus = {name for name, config in steps.items() if config["step_operator"]}
-    assert on_gpus == {
-        "pretrain",
-        "train_sft",
-        "train_proxy_reward_model",
-        "train_selection_reward_model",
-        "train_judge_reward_model",
-        "train_policy",
-        "evaluate_policy",
-    }
+    assert {name.replace("_", "-") for name in on_gpus} == ON_GPUS
     [settings] = [
         block for key, block in steps["train_policy"]["settings"].items() if key.startswith("step_operator")
     ]
