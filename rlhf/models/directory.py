@@ -21,7 +21,7 @@ Curves = Mapping[str, list[tuple[int, float]]]
 MANIFEST = "manifest.json"
 CURVES = "curves.json"
 TRAINING = "training.json"
-# MLflow leaves the last of them in the registered directory itself whenever somebody loads a model by its name.
+# MLflow leaves the last of them in the registered directory itself when somebody loads a model by its name.
 _OUTSIDE_THE_DIGEST = {MANIFEST, CURVES, "registered_model_meta"}
 _REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
