@@ -89,7 +89,11 @@ def remove_finished(store: BaseArtifactStore) -> None:
 
 def _remove_if_stored(marker: str) -> None:
     with fileio.open(marker, "r") as stream:
-        step = UUID(stream.read().strip())
+        written = stream.read().strip()
+    try:
+        step = UUID(written)
+    except ValueError:  # a process died while it wrote: what belongs to no known step is kept
+        return
     try:
         stored = Client().get_run_step(step).status.is_successful
     except KeyError:

@@ -118,3 +118,12 @@ def test_steps_that_begin_at_once_do_not_fail_over_what_another_has_removed(
     monkeypatch.setattr(checkpoint_mirror.Client(), "get_run_step", another_is_quicker)
     remove_finished(store)
     assert not folder.exists()
+
+
+def test_a_marker_that_was_written_by_halves_keeps_its_checkpoints_and_fails_no_run() -> None:
+    store = Client().active_stack.artifact_store
+    folder = Path(store.path) / "checkpoints" / "halved"
+    folder.mkdir(parents=True)
+    (folder / FINISHED).write_text(str(uuid4())[:7])
+    remove_finished(store)
+    assert (folder / FINISHED).exists()
