@@ -191,7 +191,8 @@ def retrain(name_or_path: str, overrides: Sequence[str] = (), *, stack: bool = T
 def _place(config: Mapping[str, Any], steps: Collection[str]) -> dict[str, Any]:
     """ZenML's blocks that say where these steps compute."""
     own = {name: block for name, block in (config.get("steps") or {}).items() if name in steps}
-    blocks = {"settings": config.get("settings"), "environment": config.get("environment"), "steps": own}
+    keys = ("settings", "environment", "execution_mode")
+    blocks = {**{key: config.get(key) for key in keys}, "steps": own}
     return {key: block for key, block in blocks.items() if block}
 
 
