@@ -8,10 +8,6 @@ from typing import Self
 
 from .processes import HERE, ServerProcess, clean_environment, free_port
 
-_REDIS = (
-    "import sys; from fakeredis import TcpFakeServer; "
-    "TcpFakeServer(('127.0.0.1', int(sys.argv[1])), server_type='redis').serve_forever()"
-)
 # What `database migrate` and `users create_default` do, without the command line around them.
 _PREPARE = (
     "import sys, alembic.config; from argilla_server.database import ALEMBIC_CONFIG_FILE; "
@@ -43,7 +39,7 @@ class ArgillaStack:
         self.server = self._process("server", [*web, "argilla_server:app", "--port", str(self.port)])
         self._around = [
             self._process("search", [*web, "search_double:app", "--port", str(search)]),
-            self._process("redis", [self._python, "-c", _REDIS, str(redis)]),
+            self._process("redis", [self._python, "-m", "redis_double", str(redis)]),
         ]
 
     def _process(self, name: str, argv: list[str]) -> ServerProcess:
