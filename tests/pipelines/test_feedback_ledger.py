@@ -127,7 +127,7 @@ def test_erasing_leaves_no_file_with_the_record_and_the_next_run_goes_on_without
     assert "comparisons" in listed
     assert _said("--ledger", ledger, "log") == before
     assert everywhere <= _holding(text)
-    (environment.hub_datasets() / "rows.arrow").parent.mkdir(parents=True)
+    environment.hub_datasets().mkdir(parents=True, exist_ok=True)
     (environment.hub_datasets() / "rows.arrow").write_text(text)
     left = _said("--ledger", ledger, "erase", record, "--yes")
     assert _holding(text) == set()
