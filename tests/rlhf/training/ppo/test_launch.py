@@ -4,8 +4,10 @@ import os
 import signal
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
@@ -78,19 +80,28 @@ class Slow(RecordingSink):
 
     def __init__(self) -> None:
         super().__init__()
-        self.listening: list[str] = []
+        self.listening: set[str] = set()
+        """Addresses on which a worker listened at any time."""
         self.done = 0
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.05):
+            for worker in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):  # it has ended
+                    self.listening |= {
+                        connection.laddr.ip
+                        for connection in worker.net_connections("inet")
+                        if connection.status == psutil.CONN_LISTEN
+                    }
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         if not self.curves:
-            workers = psutil.Process().children(recursive=True)
-            self.listening = [
-                connection.laddr.ip
-                for worker in workers
-                for connection in worker.net_connections("all")
-                if connection.status == psutil.CONN_LISTEN
-            ]
-            psutil.wait_procs(workers, timeout=30)
+            psutil.wait_procs(psutil.Process().children(recursive=True), timeout=30)
+            self._over.set()
+            self._watch.join()
         super().log_metrics(metrics, step)
 
     def progress(self, done: int, total: int, note: str = "") -> None:
@@ -154,7 +165,7 @@ def launched(policy_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 def test_the_workers_listen_to_nobody_outside_of_this_machine(launched: tuple[Slow, Path]) -> None:
     sink, _ = launched
-    assert sink.listening != []
+    assert sink.listening
     assert [address for address in sink.listening if not ip_address(address).is_loopback] == []
 
 
